@@ -1,0 +1,3 @@
+//! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
+
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! The server: arguments, configuration, run, exit code.
+
+fn main() {}

@@ -88,7 +88,9 @@ fn check_new_session(body: &NewSession, limits: &Limits) -> Result<(), Refusal> 
     list("members", body.members.as_deref().unwrap_or_default().len(), limits)?;
     let key = [("room_key", &body.room_key), ("key_check", &body.key_check)];
     match key.iter().find(|(_, value)| value.is_some() && !body.e2ee_on) {
-        Some((field, _)) => Err(Refusal::new(ErrorCode::E2eeNotOn, format!("{field}: the session is made without e2ee_on"))),
+        Some((field, _)) => {
+            Err(Refusal::new(ErrorCode::E2eeNotOn, format!("{field}: the session is made without e2ee_on")))
+        }
         None => Ok(()),
     }
 }

@@ -4,9 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Base64Text, ClientId, JoinPolicy, KeyEpoch, LeftReason, Role, SessionId, Timestamp, UserId,
-};
+use super::{Base64Text, ClientId, JoinPolicy, KeyEpoch, LeftReason, Role, SessionId, Timestamp, UserId};
 
 /// One event of a session's history.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,9 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Base64Text, ClientId, InboxId, JoinPolicy, KeyEpoch, LostReason, PageLimit, Role, SessionId, UserId,
-};
+use super::{Base64Text, ClientId, InboxId, JoinPolicy, KeyEpoch, LostReason, PageLimit, Role, SessionId, UserId};
 
 macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident = $wire:literal;)*) => {

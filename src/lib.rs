@@ -1,3 +1,5 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
 pub mod protocol;
+pub mod session;
+pub mod store;

@@ -1,0 +1,5 @@
+//! The session's rules, pure: `handle(now, command) -> decision`.
+
+mod record;
+
+pub use record::*;

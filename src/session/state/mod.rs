@@ -1,5 +1,7 @@
 //! The session's rules, pure: `handle(now, command) -> decision`.
 
+mod command;
 mod record;
 
+pub use command::Command;
 pub use record::*;

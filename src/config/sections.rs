@@ -149,10 +149,8 @@ sections! {
         recall_window_s: u64 = 86_400, in 0..=3_153_600_000;
         /// The most members of one session.
         max_members: u64 = 100_000, in 1..=10_000_000;
-        /// The most open invitations of one session.
-        open_invitations: usize = 1000, in 1..=100_000;
-        /// The most open join requests of one session.
-        open_join_requests: usize = 1000, in 1..=100_000;
+        /// The most open join requests, and the most open invitations, of one session.
+        open_requests: usize = 1000, in 1..=100_000;
         /// Seconds that a `client_msg_id` is remembered.
         remember_s: u64 = 86_400, in 86_400..=31_536_000;
         /// The most `client_msg_id`s that one session remembers; the oldest go first.

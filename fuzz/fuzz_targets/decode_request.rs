@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use conclave::protocol::{Limits, decode_request, decode_server_frame};
+use conclave_fuzz::protocol::{Limits, decode_request, decode_server_frame};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { text: 64, name: 16, description: 16, leave_message: 16, word: 8, list: 4 };

@@ -1,7 +1,9 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
 pub mod cluster;
+pub mod config;
 pub mod connection;
 pub mod protocol;
 pub mod session;
 pub mod store;
+pub mod telemetry;

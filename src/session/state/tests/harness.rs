@@ -55,10 +55,6 @@ pub(super) struct World {
 pub(super) type Told = Result<Value, ErrorCode>;
 
 impl World {
-    pub(super) fn plain() -> Self {
-        Self::new(rules(), false)
-    }
-
     pub(super) fn encrypted() -> Self {
         Self::new(rules(), true)
     }
@@ -389,7 +385,7 @@ impl Model {
                 assert!(!self.spent.contains(&epoch), "a key of a void epoch waits for somebody");
             }
         }
-        for ((user_id, epoch), _) in &self.keys {
+        for (user_id, epoch) in self.keys.keys() {
             assert!(state.is_member(*user_id), "a key is stored for who is no member");
             assert!(!self.spent.contains(epoch), "a key of a void epoch is stored");
         }

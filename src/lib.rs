@@ -6,3 +6,4 @@ pub mod connection;
 pub mod protocol;
 pub mod session;
 pub mod store;
+pub mod telemetry;

@@ -149,10 +149,8 @@ sections! {
         recall_window_s: u64 = 86_400, in 0..=3_153_600_000;
         /// The most members of one session.
         max_members: u64 = 100_000, in 1..=10_000_000;
-        /// The most open invitations of one session.
-        open_invitations: usize = 1000, in 1..=100_000;
-        /// The most open join requests of one session.
-        open_join_requests: usize = 1000, in 1..=100_000;
+        /// The most open join requests, and the most open invitations, of one session.
+        open_requests: usize = 1000, in 1..=100_000;
         /// Seconds that a `client_msg_id` is remembered.
         remember_s: u64 = 86_400, in 86_400..=31_536_000;
         /// The most `client_msg_id`s that one session remembers; the oldest go first.
@@ -295,6 +293,27 @@ impl LimitSettings {
             frame_bytes: self.frame_bytes,
             requests_in_flight: self.requests_in_flight,
             requests_per_s: self.requests_per_s,
+        }
+    }
+}
+
+impl Config {
+    /// What the rules of sessions depend on.
+    pub fn rules(&self) -> crate::session::state::Rules {
+        let (sessions, e2ee) = (&self.sessions, &self.e2ee);
+        let millis = |secs: u64| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX);
+        crate::session::state::Rules {
+            room_key_lifetime_ms: millis(e2ee.room_key_lifetime_s),
+            room_key_messages: e2ee.room_key_messages,
+            rotation_deadline_ms: millis(e2ee.rotation_deadline_s),
+            rotation_deadline_per_member_ms: i64::try_from(e2ee.rotation_deadline_per_member_ms).unwrap_or(i64::MAX),
+            invitation_lifetime_ms: millis(sessions.invitation_lifetime_s),
+            recall_window_ms: millis(sessions.recall_window_s),
+            max_members: usize::try_from(sessions.max_members).unwrap_or(usize::MAX),
+            max_open: sessions.open_requests,
+            remembered_msgs: sessions.remember_ids,
+            remembered_ms: millis(sessions.remember_s),
+            key_requests_per_minute: sessions.key_requests_per_minute,
         }
     }
 }

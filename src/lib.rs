@@ -1,5 +1,6 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
+pub mod accounts;
 pub mod cluster;
 pub mod config;
 pub mod connection;

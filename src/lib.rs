@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod http;
 pub mod protocol;
 pub mod session;
 pub mod store;

@@ -296,3 +296,24 @@ impl LimitSettings {
         }
     }
 }
+
+impl Config {
+    /// What the rules of sessions depend on.
+    pub fn rules(&self) -> crate::session::state::Rules {
+        let (sessions, e2ee) = (&self.sessions, &self.e2ee);
+        let millis = |secs: u64| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX);
+        crate::session::state::Rules {
+            room_key_lifetime_ms: millis(e2ee.room_key_lifetime_s),
+            room_key_messages: e2ee.room_key_messages,
+            rotation_deadline_ms: millis(e2ee.rotation_deadline_s),
+            rotation_deadline_per_member_ms: i64::try_from(e2ee.rotation_deadline_per_member_ms).unwrap_or(i64::MAX),
+            invitation_lifetime_ms: millis(sessions.invitation_lifetime_s),
+            recall_window_ms: millis(sessions.recall_window_s),
+            max_members: usize::try_from(sessions.max_members).unwrap_or(usize::MAX),
+            max_open: sessions.open_requests,
+            remembered_msgs: sessions.remember_ids,
+            remembered_ms: millis(sessions.remember_s),
+            key_requests_per_minute: sessions.key_requests_per_minute,
+        }
+    }
+}

@@ -72,6 +72,7 @@ impl Asks {
         self.open.values().map(|open| open.since.plus_millis(RETRY_MS)).min()
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (UserId, KeyEpoch, UserId)> {
         self.open.iter().map(|((member, epoch), open)| (*member, *epoch, open.to))
     }
@@ -93,6 +94,11 @@ impl SessionState {
         self.ask_rotator(now, &mut due);
         self.ask_holders(now, online, &mut due);
         due
+    }
+
+    /// Whether nothing is open that only a live session looks after: a rotation's deadline, an unanswered ask.
+    pub fn is_quiet(&self) -> bool {
+        self.rotation().is_none() && self.asks.open.is_empty()
     }
 
     /// Whether members lack a key, or one is being made: whether a new connection of a member may be asked.
@@ -153,10 +159,11 @@ impl SessionState {
                     self.asks.open.insert((*member, epoch), Open { to, since: now });
                     due.push(AskFor::Key { to, member: *member, epoch });
                 }
-                // Nobody else can be asked: the one who was keeps the ask, and is looked at again later.
-                (None, Some(open)) => {
+                // Nobody else can be asked: who is still there keeps the ask, and is looked at again later.
+                (None, Some(open)) if online(open.to) => {
                     self.asks.open.insert((*member, epoch), Open { since: now, ..open });
                 }
+                (None, Some(_)) => drop(self.asks.open.remove(&(*member, epoch))),
                 (None, None) => {}
             }
         }

@@ -286,6 +286,11 @@ impl SessionState {
         self.head.ended
     }
 
+    /// Whether the user is a member.
+    pub fn is_member(&self, user_id: UserId) -> bool {
+        self.members.contains_key(&user_id)
+    }
+
     /// How many members there are.
     pub fn member_count(&self) -> usize {
         self.members.len()

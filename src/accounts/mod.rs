@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 pub use public_key::parse_public_key;
@@ -36,8 +37,8 @@ use crate::telemetry::{Limit, Metrics};
 
 /// Carries what happened to an account to those whom it concerns.
 pub trait Aftermath: Send + Sync + 'static {
-    /// To the user's connections, on all nodes. Lossy: the sweep finds dead tokens too.
-    fn signal(&self, user_id: UserId, signal: UserSignal);
+    /// To the user's connections, on all nodes; resolves when this node's have it. Lossy: the sweep finds dead tokens.
+    fn signal(&self, user_id: UserId, signal: UserSignal) -> BoxFuture<'static, ()>;
 
     /// To a session that has a task waiting. Lossy: the sweep finds tasks too.
     fn wake(&self, session_id: SessionId);
@@ -188,7 +189,7 @@ impl Accounts {
     pub async fn logout(&self, bearer: Bearer) -> Result<(), Refusal> {
         let parts = &self.inner.parts;
         parts.store.remove_token(bearer.token).await.map_err(refused)?;
-        parts.aftermath.signal(bearer.user_id, UserSignal::TokenDead(bearer.token));
+        parts.aftermath.signal(bearer.user_id, UserSignal::TokenDead(bearer.token)).await;
         Ok(())
     }
 
@@ -238,7 +239,7 @@ impl Accounts {
         self.prove(bearer, request.password, from).await?;
         let hash = hashing.turn().await?.hash(request.new_password).await?;
         parts.store.set_password(bearer.user_id, &hash, bearer.token).await.map_err(refused)?;
-        parts.aftermath.signal(bearer.user_id, UserSignal::TokensDead { except: Some(bearer.token) });
+        parts.aftermath.signal(bearer.user_id, UserSignal::TokensDead { except: Some(bearer.token) }).await;
         Ok(())
     }
 
@@ -250,7 +251,7 @@ impl Accounts {
         let parts = &self.inner.parts;
         self.prove(bearer, request.password, from).await?;
         let sessions = parts.store.close_account(bearer.user_id, parts.clock.now()).await.map_err(refused)?;
-        parts.aftermath.signal(bearer.user_id, UserSignal::TokensDead { except: None });
+        parts.aftermath.signal(bearer.user_id, UserSignal::TokensDead { except: None }).await;
         sessions.into_iter().for_each(|session_id| parts.aftermath.wake(session_id));
         Ok(())
     }

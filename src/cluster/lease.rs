@@ -10,16 +10,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::session::SystemClock;
+use crate::protocol::Timestamp;
 use crate::store::{Store, StoreResult};
 use crate::telemetry::Metrics;
+
+/// Takes the store's time, as it is now.
+pub type OnTime = Box<dyn Fn(Timestamp) + Send + Sync>;
 
 /// One node's lease. Made by the server, which keeps it renewed and gives it up; if the process dies it lapses.
 pub struct Lease {
     node_id: String,
     lifetime: Duration,
     store: Arc<dyn Store>,
-    clock: Arc<SystemClock>,
+    on_time: OnTime,
     metrics: Arc<Metrics>,
     began: Instant,
     /// Milliseconds after `began`.
@@ -34,14 +37,14 @@ impl Lease {
     pub async fn take(
         lifetime: Duration,
         store: Arc<dyn Store>,
-        clock: Arc<SystemClock>,
+        on_time: OnTime,
         metrics: Arc<Metrics>,
     ) -> StoreResult<Arc<Self>> {
         let lease = Self {
             node_id: Uuid::now_v7().to_string(),
             lifetime,
             store,
-            clock,
+            on_time,
             metrics,
             began: Instant::now(),
             held_until: AtomicU64::new(0),
@@ -95,7 +98,7 @@ impl Lease {
         self.held_until.store(self.millis(asked + self.lifetime), Ordering::Release);
         // The store looked at its clock somewhere between question and answer.
         let since = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
-        self.clock.set(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
+        (self.on_time)(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
         self.metrics.lease_renewals.inc();
         Ok(())
     }

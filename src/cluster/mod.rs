@@ -5,5 +5,5 @@ mod lease;
 mod publication;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus};
-pub use lease::Lease;
+pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};

@@ -109,6 +109,20 @@ pub enum MarkReason {
     NoHolder,
 }
 
+impl MarkReason {
+    /// For metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Messages => "messages",
+            Self::Left => "left",
+            Self::Joined => "joined",
+            Self::Void => "void",
+            Self::NoHolder => "no_holder",
+        }
+    }
+}
+
 /// A rotation: a lease on the next epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rotation {

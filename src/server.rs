@@ -5,6 +5,7 @@
 //! last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
 //! commits finished, the lease given up, the store closed.
 
+mod program;
 mod tls;
 mod upkeep;
 mod wiring;
@@ -21,7 +22,8 @@ use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use tls::{TlsError, load as load_tls};
+pub use program::{check_config, stop_signal};
+pub use tls::TlsError;
 
 use upkeep::{Upkeep, UpkeepParts};
 use wiring::{LeasedCommits, Ripples, SessionCounts};
@@ -227,17 +229,20 @@ impl Node {
         with_operations: bool,
     ) -> Result<Door, StartError> {
         let (site, metrics, readiness) = (self.site.clone(), Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let settings = self.config.http.clone();
-        let connections = Arc::clone(&self.connections);
+        let body_bytes = self.config.http.body_bytes;
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(site.clone()))
-                .app_data(web::Data::new(connections.hub()))
                 .app_data(web::Data::new(Arc::clone(&metrics)))
                 .app_data(web::Data::new(Arc::clone(&readiness)))
-                .app_data(web::PayloadConfig::new(settings.body_bytes))
+                .app_data(web::PayloadConfig::new(body_bytes))
                 .wrap(from_fn(http::count))
-                .configure(|routes| http::client_routes(routes, with_operations))
+                .configure(|routes| {
+                    http::client_routes(routes);
+                    if with_operations {
+                        http::operations_routes(routes);
+                    }
+                })
         })
         .on_connect(prepare_socket(&self.config.connections));
         let server = tuned!(server, self.config.http, workers(self.config.http.workers));

@@ -11,6 +11,7 @@ mod client_address;
 mod error;
 mod health;
 mod origin;
+mod socket;
 
 use std::sync::Arc;
 
@@ -26,30 +27,34 @@ use origin::AllowedOrigins;
 
 use crate::accounts::Accounts;
 use crate::config::HttpSettings;
+use crate::connection::Connections;
 use crate::telemetry::Metrics;
 
 /// What the routes for clients work with, on each worker thread.
 #[derive(Clone)]
 pub struct Site {
     accounts: Accounts,
+    connections: Arc<Connections>,
     proxies: TrustedProxies,
     origins: AllowedOrigins,
 }
 
 impl Site {
     /// By the configuration.
-    pub fn new(settings: &HttpSettings, accounts: Accounts) -> Self {
+    pub fn new(settings: &HttpSettings, accounts: Accounts, connections: Arc<Connections>) -> Self {
         Self {
             accounts,
+            connections,
             proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             origins: AllowedOrigins::new(settings.allowed_origins.clone()),
         }
     }
 }
 
-/// The calls about accounts. The site has to be there as app data.
+/// The calls of clients. The site has to be there as app data.
 pub fn client_routes(routes: &mut web::ServiceConfig) {
     routes
+        .service(path("/v1/ws", "GET", web::get().to(socket::upgrade)))
         .service(path("/v1/register", "POST", web::post().to(accounts::register)))
         .service(path("/v1/login", "POST", web::post().to(accounts::login)))
         .service(path("/v1/logout", "POST", web::post().to(accounts::logout)))

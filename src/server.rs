@@ -211,6 +211,7 @@ impl Node {
             node: lease.node_id().to_owned(),
             clock: Arc::new(move || time.now()),
             token_hash: |text| Token::parse(text).map(|token| token.hash()),
+            metrics: Arc::clone(&metrics),
         });
         let ripples = Ripples { subscriptions: subscriptions.clone(), sessions: sessions.clone() };
         let parts = AccountParts {

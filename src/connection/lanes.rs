@@ -146,22 +146,25 @@ mod tests {
         ) {
             let mut lanes = Lanes::default();
             let (mut out, mut under_way) = (Vec::new(), VecDeque::new());
+            let mut went = |free: Vec<(usize, Pace)>, under_way: &mut VecDeque<Pace>| {
+                for (number, pace) in free {
+                    out.push(number);
+                    under_way.push_back(pace);
+                }
+            };
             for (number, (alone, finish)) in steps.iter().enumerate() {
                 let pace = if *alone { Alone } else { Together };
-                under_way.extend(lanes.enter('s', pace, (number, pace)));
+                went(lanes.enter('s', pace, (number, pace)).into_iter().collect(), &mut under_way);
+                prop_assert!(under_way.len() <= 1 || under_way.iter().all(|pace| *pace == Together));
                 if *finish && under_way.pop_front().is_some() {
-                    under_way.extend(lanes.done(&'s'));
+                    went(lanes.done(&'s'), &mut under_way);
                 }
-                prop_assert!(under_way.len() <= 1 || under_way.iter().all(|(_, pace)| *pace == Together));
-                out.extend(under_way.iter().map(|(number, _)| *number));
+                prop_assert!(under_way.len() <= 1 || under_way.iter().all(|pace| *pace == Together));
             }
             while under_way.pop_front().is_some() {
-                under_way.extend(lanes.done(&'s'));
-                out.extend(under_way.iter().map(|(number, _)| *number));
+                went(lanes.done(&'s'), &mut under_way);
             }
-            let mut seen: Vec<usize> = Vec::new();
-            out.into_iter().for_each(|number| if !seen.contains(&number) { seen.push(number) });
-            prop_assert_eq!(seen, (0..steps.len()).collect::<Vec<_>>());
+            prop_assert_eq!(out, (0..steps.len()).collect::<Vec<_>>());
             prop_assert!(lanes.is_idle(&'s'));
         }
     }

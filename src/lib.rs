@@ -6,6 +6,7 @@ pub mod config;
 pub mod connection;
 pub mod http;
 pub mod protocol;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
+pub mod client;
 pub mod cluster;
 pub mod connection;
 pub mod protocol;

@@ -129,11 +129,7 @@ impl RoomKey {
     ///
     /// # Errors
     /// Where the reader's key is too weak to carry it; one that was parsed by [`PublicKey`] is not.
-    pub fn wrap_for<R: CryptoRng + ?Sized>(
-        &self,
-        reader: &PublicKey,
-        rng: &mut R,
-    ) -> Result<Base64Text, CryptoError> {
+    pub fn wrap_for<R: CryptoRng + ?Sized>(&self, reader: &PublicKey, rng: &mut R) -> Result<Base64Text, CryptoError> {
         let wrapped = reader.rsa().oaep_encrypt_with_rng::<Sha256, _>(rng, self.0.as_slice());
         wrapped.map(|bytes| Base64Text::encode(&bytes)).map_err(|_| CryptoError::PublicKey)
     }

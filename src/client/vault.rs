@@ -71,8 +71,7 @@ impl Cost {
     pub const CHEAP: Self = Self { memory_kib: 64, passes: 1, lanes: 1 };
 
     fn derive(self, passphrase: &str, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
-        let params =
-            Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(|_| VaultError::Format)?;
+        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(|_| VaultError::Format)?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase.as_bytes(), salt, key.as_mut_slice())
@@ -120,11 +119,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Sealed`] for a wrong passphrase, [`VaultError::Format`] for a file that is none of ours.
-    pub fn open(
-        path: &Path,
-        purpose: Purpose,
-        passphrase: &str,
-    ) -> Result<(Self, Zeroizing<Vec<u8>>), VaultError> {
+    pub fn open(path: &Path, purpose: Purpose, passphrase: &str) -> Result<(Self, Zeroizing<Vec<u8>>), VaultError> {
         let bytes = fs::read(path)?;
         let (header, sealed) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(VaultError::Format)?;
         let cost = read_header(header, purpose)?;

@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod cluster;
+pub mod config;
 pub mod connection;
 pub mod protocol;
 pub mod session;
 pub mod store;
+pub mod telemetry;

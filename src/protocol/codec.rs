@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::ErrorBody;
-use super::{Ask, InboxId, InboxNotice, NoticeBody, Refusal, Request, RequestId, SessionEvent, SessionId, UserId};
-use super::{ErrorCode, requests};
+use super::{Ask, InboxId, InboxNotice, NoticeBody, Request, RequestId, SessionEvent, SessionId, UserId};
+use super::{ErrorCode, Refusal, explain};
 
 /// The largest request id: what every client's numbers hold exactly.
-const MAX_ID: u64 = (1 << 53) - 1;
+pub(super) const MAX_ID: u64 = (1 << 53) - 1;
 
 /// A frame that is not answered with a reply of its own type.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,127 +33,37 @@ struct Envelope<'a> {
     body: Option<&'a RawValue>,
 }
 
+fn read_envelope(text: &str) -> Option<Envelope<'_>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}
+
 /// Reads one text frame as a request.
 ///
 /// # Errors
 /// What to answer instead: `reply_to: null` for a frame that is no request object, else the request's id with
 /// `unknown_type` or an `invalid_argument` that names the field.
 pub fn decode_request(text: &str) -> Result<(RequestId, Request), Unreadable> {
-    let envelope: Envelope<'_> = match serde_json::from_str(text) {
-        Ok(envelope) => envelope,
-        Err(error) => return Err(Unreadable { id: None, refusal: explain_envelope(&error) }),
+    let envelope = match read_envelope(text) {
+        Some(envelope) if envelope.id <= MAX_ID => envelope,
+        Some(_) | None => return Err(Unreadable { id: None, refusal: explain::envelope(text) }),
     };
-    if envelope.id > MAX_ID {
-        return Err(Unreadable { id: None, refusal: Refusal::invalid("id", "expected an integer from 0 to 2^53-1") });
-    }
+    // `null` counts as left out, and what is left out is empty.
     let body = envelope.body.map_or("{}", RawValue::get);
-    let body = if body == "null" { "{}" } else { body };
     let refuse = |refusal| Unreadable { id: Some(envelope.id), refusal };
-    match Request::parse(&envelope.r#type, body) {
-        Some(Ok(request)) => Ok((envelope.id, request)),
-        Some(Err(error)) => Err(refuse(explain_body(&envelope.r#type, body, &error))),
-        None => Err(refuse(Refusal::new(ErrorCode::UnknownType, "type: the server knows no such request"))),
-    }
-}
-
-fn explain_envelope(error: &serde_json::Error) -> Refusal {
-    let right = r#"expected a JSON object {"id": integer from 0 to 2^53-1, "type": string, "body": object}"#;
-    match static_field(&error.to_string()) {
-        Some((problem, field)) => Refusal::invalid(&field, &format!("{problem}; {right}")),
-        None => Refusal::invalid("frame", right),
-    }
-}
-
-fn explain_body(name: &str, body: &str, error: &serde_json::Error) -> Refusal {
-    if !body.starts_with('{') {
-        return Refusal::invalid("body", "expected an object");
-    }
-    if let Some((problem, field)) = static_field(&error.to_string()) {
-        return Refusal::invalid(&field, &format!("{problem}, expected {}", expected(&field)));
-    }
-    let path = requests::Request::explain(name, body).map(|error| error.path().clone());
-    // Map keys are the client's own text and are not repeated: the path is cut before the first of them.
-    let mut field = String::new();
-    let mut last = "body";
-    for segment in path.iter().flatten() {
-        match segment {
-            serde_path_to_error::Segment::Map { key } => match known_field(key) {
-                Some(known) => {
-                    last = known;
-                    if !field.is_empty() {
-                        field.push('.');
-                    }
-                    field.push_str(known);
-                }
-                None => break,
-            },
-            serde_path_to_error::Segment::Seq { index } => field.push_str(&format!("[{index}]")),
-            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => break,
-        }
-    }
-    let field = if field.is_empty() { "body" } else { &field };
-    Refusal::invalid(field, &format!("expected {}", expected(last)))
-}
-
-/// The field that a message of serde's derive is about. Such messages hold only our own field names.
-fn static_field(message: &str) -> Option<(&'static str, String)> {
-    let (problem, rest) = if let Some(rest) = message.strip_prefix("missing field `") {
-        ("missing", rest)
-    } else {
-        ("given twice", message.strip_prefix("duplicate field `")?)
+    let Some(name) = Request::known_name(&envelope.r#type) else {
+        return Err(refuse(Refusal::new(ErrorCode::UnknownType, "type: the server knows no such request")));
     };
-    let (field, _) = rest.split_once('`')?;
-    Some((problem, field.to_owned()))
-}
-
-/// Every field of a request, and what is right in it.
-const FIELDS: &[(&str, &str)] = &[
-    ("accepted", "true or false"),
-    ("after", "a user id"),
-    ("after_epoch", "an integer from 0"),
-    ("after_seq", "an integer from 0"),
-    ("before_seq", "an integer from 1"),
-    ("client_msg_id", "a string of 1 to 64 bytes"),
-    ("client_session_id", "a string of 1 to 64 bytes"),
-    ("content_type", "a media type as a string"),
-    ("cursors", "an object of session ids, each with {\"seq\": integer from 0, \"log\": string}"),
-    ("description", "a string"),
-    ("duration_s", "an integer from 1, in seconds"),
-    ("e2ee_on", "true or false"),
-    ("force", "true or false"),
-    ("inbox_ids", "a list of inbox ids as strings"),
-    ("invitee", "a user id: a UUID as a lower-case hyphenated string"),
-    ("inviter_id", "a user id: a UUID as a lower-case hyphenated string"),
-    ("is_encrypted", "true or false"),
-    ("join_policy", "`approval`, `open` or `closed`"),
-    ("key_check", "padded base64 of at most 4096 characters"),
-    ("key_epoch", "an integer from 1"),
-    ("leave_message", "a string"),
-    ("limit", "an integer from 1"),
-    ("log", "a string, as `authenticate` told it"),
-    ("markdown_text", "a string"),
-    ("members", "a list of user ids"),
-    ("name", "a string"),
-    ("reason", "`lost` or `bad` for a room key; a short word for a withheld one"),
-    ("require_encryption", "true or false"),
-    ("role", "`owner`, `admin` or `member`"),
-    ("room_key", "padded base64 of at most 4096 characters"),
-    ("room_keys", "a list of {\"user_id\": user id, \"room_key\": base64}"),
-    ("rotate_on_join", "true or false"),
-    ("seq", "an integer from 0"),
-    ("session_id", "a session id: a UUID as a lower-case hyphenated string"),
-    ("signature", "padded base64 of at most 4096 characters"),
-    ("token", "a token as `register` or `login` gave it"),
-    ("user_id", "a user id: a UUID as a lower-case hyphenated string"),
-    ("withheld", "a list of {\"user_id\": user id, \"reason\": string}"),
-];
-
-fn known_field(name: &str) -> Option<&'static str> {
-    FIELDS.iter().find(|(field, _)| *field == name).map(|(field, _)| *field)
-}
-
-fn expected(field: &str) -> &'static str {
-    FIELDS.iter().find(|(name, _)| *name == field).map_or("an object", |(_, right)| right)
+    // Derived structs would take a list of their fields' values for an object.
+    if !body.starts_with('{') {
+        return Err(refuse(Refusal::invalid("body", "expected an object")));
+    }
+    match Request::parse(name, body) {
+        Some(Ok(request)) => Ok((envelope.id, request)),
+        Some(Err(_)) | None => Err(refuse(explain::body(name, body))),
+    }
 }
 
 pub(super) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {

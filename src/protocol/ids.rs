@@ -49,7 +49,8 @@ macro_rules! uuid_id {
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 const WRONG: &str = "a UUID as a lower-case hyphenated string";
-                if text.len() != 36 {
+                // One spelling per id: `Uuid` alone would take upper case and three other forms.
+                if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                     return Err(WRONG);
                 }
                 Uuid::try_parse(text).map(Self).map_err(|_| WRONG)

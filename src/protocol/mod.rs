@@ -8,6 +8,7 @@ mod close;
 mod codec;
 mod error;
 mod events;
+mod explain;
 mod frame;
 mod ids;
 mod notices;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Base64Text, ClientId, InboxId, JoinPolicy, KeyEpoch, LostReason, PageLimit, Role, SessionId, UserId};
 
@@ -37,11 +37,8 @@ macro_rules! requests {
                 }
             }
 
-            /// Reads the body again, slowly, to learn which field is wrong.
-            pub(super) fn explain(
-                name: &str,
-                body: &str,
-            ) -> Option<serde_path_to_error::Error<serde_json::Error>> {
+            /// Reads the body again, slowly, to learn which field is wrong and what serde says of it.
+            pub(super) fn explain(name: &str, body: &str) -> Option<serde_path_to_error::Error<serde_json::Error>> {
                 let mut body = serde_json::Deserializer::from_str(body);
                 match name {
                     $($wire => serde_path_to_error::deserialize::<_, $name>(&mut body).err(),)*
@@ -135,6 +132,43 @@ macro_rules! body {
     };
 }
 
+/// A struct inside a body, which is read from an object only: a derived one would take a list of its fields' values.
+macro_rules! part {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(remote = "Self")]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                // What `remote` derived.
+                Self::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct FromObject;
+
+                impl<'de> de::Visitor<'de> for FromObject {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                        $name::deserialize(de::value::MapAccessDeserializer::new(map))
+                    }
+                }
+
+                deserializer.deserialize_map(FromObject)
+            }
+        }
+    };
+}
+
 /// `authenticate {token?}`: the token is left out where the upgrade carried it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Authenticate {
@@ -158,7 +192,7 @@ body! {
     }
 }
 
-body! {
+part! {
     /// Where a client stands in a session.
     Cursor {
         /// The last event that it has; 0 for none.
@@ -298,7 +332,7 @@ body! {
     }
 }
 
-body! {
+part! {
     /// A room key wrapped for one member.
     WrappedKey {
         /// Who can unwrap it.
@@ -308,7 +342,7 @@ body! {
     }
 }
 
-body! {
+part! {
     /// A member whom the sender does not give the key.
     Withheld {
         /// Who stays without.
@@ -584,9 +618,9 @@ body! {
 pub struct DurationSecs(pub u64);
 
 impl<'de> Deserialize<'de> for DurationSecs {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            0 => Err(serde::de::Error::custom("durations are from 1")),
+            0 => Err(de::Error::custom("durations are from 1")),
             secs => Ok(Self(secs)),
         }
     }

@@ -66,8 +66,27 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Reads an enum from its word alone: a derived one would take `{"owner": null}` for `"owner"` as well.
+macro_rules! from_word {
+    ($name:ident: $($variant:ident = $word:literal),*) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match &*Cow::<'de, str>::deserialize(deserializer)? {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(de::Error::custom("none of the words")),
+                }
+            }
+        }
+    };
+}
+
+from_word!(Role: Owner = "owner", Admin = "admin", Member = "member");
+from_word!(JoinPolicy: Approval = "approval", Open = "open", Closed = "closed");
+from_word!(LeftReason: Left = "left", Kicked = "kicked", Banned = "banned");
+from_word!(LostReason: Lost = "lost", Bad = "bad");
+
 /// What a member may do in a session. The order is the rank: `Member < Admin < Owner`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Speaks and reads.
@@ -79,7 +98,7 @@ pub enum Role {
 }
 
 /// Who comes in by `join_session`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinPolicy {
     /// An owner or admin decides on each request.
@@ -92,7 +111,7 @@ pub enum JoinPolicy {
 }
 
 /// Why a member is no longer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftReason {
     /// By themselves, or their account was closed or disabled.
@@ -104,7 +123,7 @@ pub enum LeftReason {
 }
 
 /// Why a member asks for a room key again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
     /// It is not there any more.

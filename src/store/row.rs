@@ -75,6 +75,8 @@ pub struct SessionCommit {
     pub last_time: Timestamp,
     /// Encrypted messages under the current key.
     pub key_messages: u64,
+    /// Whether members lack the current key, or one is being made; for `Membership::wants_keys`.
+    pub wants_keys: bool,
     /// The session's record, where it changed.
     pub head: Option<Head>,
     /// The creator's own id for a session made by this commit.

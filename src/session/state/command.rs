@@ -24,8 +24,13 @@ pub enum Command {
     },
     /// `allow_user_join_session`.
     Allow(AllowUserJoinSession),
-    /// `invite_user_to_session`; the invitee's account is live.
-    Invite(InviteUserToSession),
+    /// `invite_user_to_session`.
+    Invite {
+        /// The request.
+        body: InviteUserToSession,
+        /// Whether there is such a live account.
+        known: bool,
+    },
     /// `accept_join_session_approval`.
     Accept {
         /// The request.

@@ -161,7 +161,7 @@ impl Driver {
         }
         self.backoff.reset();
         self.shared.connection.send_replace(Some(connection.clone()));
-        self.tell(News::Connected).await;
+        self.tell(News::Connected { sessions: authenticated.sessions }).await;
         Ok((connection, incoming))
     }
 

@@ -95,6 +95,14 @@ impl Profile {
         let ring = serde_json::from_slice(&json).map_err(|_| VaultError::Format)?;
         Ok(Self { identity: Arc::new(identity), ring, store: RingStore(Some(Place { vault, _lock: lock })) })
     }
+
+    /// Writes the ring.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn save(&self) -> Result<(), VaultError> {
+        self.store.save(&ring_json(&self.ring))
+    }
 }
 
 /// The ring as it is saved.
@@ -128,7 +136,7 @@ mod tests {
         assert!(profile.ring.keep(name, key.clone()));
         assert!(!profile.ring.keep(name, RoomKey::generate(&mut rand::rng())), "a name never means two keys");
         assert_eq!(profile.ring.meet(user, profile.identity.public()), Trust::First);
-        profile.store.save(&ring_json(&profile.ring)).unwrap();
+        profile.save().unwrap();
         assert!(matches!(Profile::open(dir.path(), "passphrase"), Err(VaultError::InUse)));
         let public = profile.identity.public().clone();
         drop(profile);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::crypto::{CryptoError, KeyName};
 use super::super::identity::Fingerprint;
-use crate::protocol::{ClientId, InboxId, KeyEpoch, Request, SessionEvent, SessionId, Timestamp, UserId};
+use crate::protocol::{ClientId, InboxId, KeyEpoch, Request, SessionEvent, SessionId, SessionOverview, Timestamp, UserId};
 
 /// What the shell does for the core, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,8 +150,11 @@ pub enum News {
     },
     /// A session is no longer this user's, as heard at reconnecting.
     Gone(crate::protocol::Gone),
-    /// Connected and caught up to where the events go on.
-    Connected,
+    /// Connected; events go on from here.
+    Connected {
+        /// The user's sessions.
+        sessions: Vec<SessionOverview>,
+    },
     /// Not connected; trying again.
     Disconnected,
     /// Not connected, and trying again is of no use.

@@ -75,9 +75,11 @@ impl Command {
         let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         let rest = rest.trim();
         let words: Vec<&str> = rest.split_whitespace().collect();
-        Self::parse_words(word, rest, &words).ok_or_else(|| match HELP.iter().find(|(usage, _)| mentions(usage, word)) {
-            Some((usage, _)) => format!("usage: {usage}"),
-            None => format!("there is no /{word}; /help shows what there is"),
+        Self::parse_words(word, rest, &words).ok_or_else(|| {
+            match HELP.iter().find(|(usage, _)| mentions(usage, word)) {
+                Some((usage, _)) => format!("usage: {usage}"),
+                None => format!("there is no /{word}; /help shows what there is"),
+            }
         })
     }
 
@@ -144,7 +146,10 @@ mod tests {
         assert_eq!(read("hello /world "), Command::Say("hello /world".to_owned()));
         assert_eq!(read("//shrug"), Command::Say("/shrug".to_owned()));
         assert_eq!(read("  "), Command::Nothing);
-        assert_eq!(read("/create the round table"), Command::Create { name: "the round table".into(), encrypted: true });
+        assert_eq!(
+            read("/create the round table"),
+            Command::Create { name: "the round table".into(), encrypted: true }
+        );
         assert_eq!(read("/create market plain"), Command::Create { name: "market".into(), encrypted: false });
         assert_eq!(read("/verify @bob agree"), Command::Verify { name: "bob".into(), agree: true });
         assert_eq!(read("/ban bob 60"), Command::Ban("bob".into(), Some(60)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::CryptoRng;
 
-use super::{Core, Effect, News};
+use super::{Asking, Core, Effect, KeyNews};
 use crate::client::ClientError;
 use crate::client::crypto::{KeyName, RoomKey};
 use crate::client::identity::PublicKey;
@@ -74,7 +74,7 @@ impl Core {
         let (new, gone) = self.undecided.wait((Kind::JoinRequest, session_id, user_id), inbox_id, key);
         self.out.extend(gone.map(Effect::AckInbox));
         if new {
-            self.tell(News::JoinRequest { session_id, user_id, leave_message, fingerprint });
+            self.tell(Asking::JoinRequest { session_id, user_id, leave_message, fingerprint });
         }
     }
 
@@ -89,7 +89,7 @@ impl Core {
         let (new, gone) = self.undecided.wait((Kind::Invitation, session_id, inviter_id), inbox_id, None);
         self.out.extend(gone.map(Effect::AckInbox));
         if new {
-            self.tell(News::Invitation { session_id, inviter_id, leave_message, expire_timestamp });
+            self.tell(Asking::Invitation { session_id, inviter_id, leave_message, expire_timestamp });
         }
     }
 
@@ -104,7 +104,7 @@ impl Core {
             .collect();
         for place @ (_, session_id, user_id) in gone {
             self.undecided.waiting.remove(&place);
-            self.tell(News::Withdrawn { session_id, user_id });
+            self.tell(Asking::Withdrawn { session_id, user_id });
         }
         self.take_out()
     }
@@ -205,7 +205,7 @@ impl Core {
             if let Some(epoch) = epoch {
                 let name = KeyName::new(session_id, epoch);
                 self.insert_key(name, RoomKey::generate(rng));
-                self.tell(News::KeyMade(name));
+                self.tell(KeyNews::Made(name));
                 // The check value names the session, so the key goes to one's other devices after the reply only.
                 let own = self.identity.public().to_base64();
                 self.give_later(name, self.me, own);

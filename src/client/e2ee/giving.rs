@@ -8,7 +8,7 @@ use rand::CryptoRng;
 use serde_json::value::RawValue;
 
 use super::room::Endorsement;
-use super::{Core, Effect, News, Purpose, is_mismatch, parse};
+use super::{Core, Effect, KeyNews, Purpose, is_mismatch, parse};
 use crate::client::ClientError;
 use crate::client::calls::KeysSent;
 use crate::client::crypto::{CryptoError, KeyName, RoomKey, sign_check};
@@ -42,7 +42,7 @@ impl Core {
     pub(super) fn make_key<R: CryptoRng + ?Sized>(&mut self, name: KeyName, rng: &mut R) {
         if self.ring.key(&name).is_none() {
             self.insert_key(name, RoomKey::generate(rng));
-            self.tell(News::KeyMade(name));
+            self.tell(KeyNews::Made(name));
         }
         // To oneself, for one's other devices; and it is the one `send_room_keys` that even a lonely rotator owes.
         let own = self.identity.public().to_base64();
@@ -109,7 +109,7 @@ impl Core {
             }
         }
         let others = room_keys.iter().filter(|wrapped| wrapped.user_id != self.me).count();
-        self.tell(News::KeysGiven { name, members: others, withheld: withheld.len() });
+        self.tell(KeyNews::Given { name, members: others, withheld: withheld.len() });
         let request = SendRoomKeys {
             session_id: name.session_id,
             key_epoch: Some(name.key_epoch),
@@ -139,7 +139,7 @@ impl Core {
             }
         } else if let Trust::Changed { pinned } = self.meet(user_id, &public_key) {
             let offered = public_key.fingerprint();
-            self.tell(News::FingerprintChanged { user_id, pinned, offered });
+            self.tell(KeyNews::FingerprintChanged { user_id, pinned, offered });
             return Err("fingerprint_changed");
         }
         key.wrap_for(&public_key, rng).map_err(|_| BAD)

@@ -36,7 +36,7 @@ use crate::protocol::{
 };
 
 pub use deciding::Decided;
-pub use news::{Body, Effect, Message, News, Purpose};
+pub use news::{Asking, Body, Effect, KeyNews, Message, News, Purpose};
 pub use reading::CannotSeal;
 
 use giving::Giving;
@@ -267,12 +267,12 @@ impl Core {
         let Ok(offered) = fingerprint.parse::<Fingerprint>() else { return };
         if user_id == self.me {
             if offered != self.identity.public().fingerprint() {
-                self.tell(News::OwnKeyReplaced);
+                self.tell(KeyNews::OwnKeyReplaced);
             }
             return;
         }
         if let Some(pin) = self.ring.pin(user_id).filter(|pin| pin.fingerprint != offered) {
-            self.tell(News::FingerprintChanged { user_id, pinned: pin.fingerprint, offered });
+            self.tell(KeyNews::FingerprintChanged { user_id, pinned: pin.fingerprint, offered });
         }
     }
 
@@ -293,7 +293,7 @@ impl Core {
                 key_check,
                 signature,
             } => {
-                self.tell(News::JoinDecided { session_id, by: user_id, accepted });
+                self.tell(Asking::JoinDecided { session_id, by: user_id, accepted });
                 match (room_key, key_epoch) {
                     (Some(room_key), Some(key_epoch)) if accepted => {
                         let name = KeyName::new(session_id, key_epoch);
@@ -317,7 +317,7 @@ impl Core {
                         self.give_later(name, invitee_id, public_key);
                     }
                 }
-                self.tell(News::InvitationAnswered { session_id, invitee_id, accepted });
+                self.tell(Asking::InvitationAnswered { session_id, invitee_id, accepted });
                 self.out.push(Effect::AckInbox(inbox_id));
             }
             NoticeBody::ReceiveRoomKeyNotification {
@@ -364,8 +364,8 @@ impl Core {
         self.out.push(Effect::Save);
     }
 
-    fn tell(&mut self, news: News) {
-        self.out.push(Effect::Tell(news));
+    fn tell(&mut self, news: impl Into<News>) {
+        self.out.push(Effect::Tell(news.into()));
     }
 
     fn take_out(&mut self) -> Vec<Effect> {

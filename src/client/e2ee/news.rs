@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::super::crypto::{CryptoError, KeyName};
 use super::super::identity::Fingerprint;
-use crate::protocol::{ClientId, InboxId, KeyEpoch, Request, SessionEvent, SessionId, SessionOverview, Timestamp, UserId};
+use crate::protocol::{
+    ClientId, InboxId, KeyEpoch, Request, SessionEvent, SessionId, SessionOverview, Timestamp, UserId,
+};
 
 /// What the shell does for the core, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,40 @@ pub enum News {
         /// Who.
         user_id: UserId,
     },
+    /// Somebody asks or answers.
+    Asking(Asking),
+    /// Something about keys.
+    Keys(KeyNews),
+    /// The server broke its promise: events are missing.
+    Gap {
+        /// Where.
+        session_id: SessionId,
+        /// What should have come.
+        expected: u64,
+        /// What came.
+        came: u64,
+    },
+    /// A session is no longer this user's, as heard at reconnecting.
+    Gone(crate::protocol::Gone),
+    /// Connected; events go on from here.
+    Connected {
+        /// The user's sessions.
+        sessions: Vec<SessionOverview>,
+    },
+    /// Not connected; trying again.
+    Disconnected,
+    /// Not connected, and trying again is of no use.
+    Stopped {
+        /// Why.
+        why: String,
+    },
+    /// The key ring could not be written: no key goes out until it can.
+    SaveFailed,
+}
+
+/// Join requests, invitations, and what became of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asking {
     /// Somebody wants to be let in: to be decided by [`super::Core::decide`].
     JoinRequest {
         /// Where.
@@ -100,17 +136,22 @@ pub enum News {
         /// Who asked, or who invited.
         user_id: UserId,
     },
+}
+
+/// What happened to room keys and fingerprints.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyNews {
     /// This client made the room key of a new epoch.
-    KeyMade(KeyName),
+    Made(KeyName),
     /// A room key came and was believed.
-    KeyArrived {
+    Arrived {
         /// Which.
         name: KeyName,
         /// From whom.
         from: UserId,
     },
     /// A room key came and was not believed.
-    KeyRefused {
+    Refused {
         /// Which.
         name: KeyName,
         /// From whom.
@@ -119,7 +160,7 @@ pub enum News {
         why: CryptoError,
     },
     /// Room keys were given to so many members; some may have been withheld.
-    KeysGiven {
+    Given {
         /// Which.
         name: KeyName,
         /// To how many.
@@ -139,31 +180,18 @@ pub enum News {
     },
     /// This account's public key was replaced from somewhere else.
     OwnKeyReplaced,
-    /// The server broke its promise: events are missing.
-    Gap {
-        /// Where.
-        session_id: SessionId,
-        /// What should have come.
-        expected: u64,
-        /// What came.
-        came: u64,
-    },
-    /// A session is no longer this user's, as heard at reconnecting.
-    Gone(crate::protocol::Gone),
-    /// Connected; events go on from here.
-    Connected {
-        /// The user's sessions.
-        sessions: Vec<SessionOverview>,
-    },
-    /// Not connected; trying again.
-    Disconnected,
-    /// Not connected, and trying again is of no use.
-    Stopped {
-        /// Why.
-        why: String,
-    },
-    /// The key ring could not be written: no key goes out until it can.
-    SaveFailed,
+}
+
+impl From<Asking> for News {
+    fn from(asking: Asking) -> Self {
+        Self::Asking(asking)
+    }
+}
+
+impl From<KeyNews> for News {
+    fn from(keys: KeyNews) -> Self {
+        Self::Keys(keys)
+    }
 }
 
 /// A message, as far as it can be read.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Core, Effect, News, Purpose};
+use super::{Core, Effect, KeyNews, Purpose};
 use crate::client::crypto::{CryptoError, KeyName, RoomKey, verify_check};
 use crate::client::identity::PublicKey;
 use crate::client::ring::Trust;
@@ -93,14 +93,14 @@ impl Core {
         let Offer { name, from, inbox_id, .. } = offer;
         self.insert_key(name, key);
         self.done_with(inbox_id);
-        self.tell(News::KeyArrived { name, from });
+        self.tell(KeyNews::Arrived { name, from });
         self.read_sealed(name);
     }
 
     fn refuse(&mut self, offer: Offer, why: CryptoError) {
         let Offer { name, from, inbox_id, .. } = offer;
         self.done_with(inbox_id);
-        self.tell(News::KeyRefused { name, from, why });
+        self.tell(KeyNews::Refused { name, from, why });
         self.ask_again(name, LostReason::Bad);
     }
 
@@ -145,7 +145,7 @@ impl Core {
             return;
         };
         if let Trust::Changed { pinned } = self.meet(user_id, &key) {
-            self.tell(News::FingerprintChanged { user_id, pinned, offered: key.fingerprint() });
+            self.tell(KeyNews::FingerprintChanged { user_id, pinned, offered: key.fingerprint() });
             self.taking.distrusted.entry(user_id).or_default().append(&mut offers);
             return;
         }

@@ -208,7 +208,7 @@ fn a_new_key_is_on_the_disk_before_it_is_sent_to_anyone_and_its_readers_read_wha
     let effects = bob.core.notice(notice.clone());
     assert_eq!(effects, [Effect::LookUp(alice.core.me())], "nobody's signature is taken without their key");
     let effects = bob.core.looked_up(alice.core.me(), Ok(Some(alice.public())));
-    assert!(told(&effects).contains(&&News::KeyArrived { name: name(2), from: alice.core.me() }));
+    assert!(told(&effects).contains(&&News::Keys(KeyNews::Arrived { name: name(2), from: alice.core.me() })));
     assert_eq!(acks(&effects), 0, "not acknowledged before it is saved");
     assert_eq!(acks(&bob.save()), 1);
     assert_eq!(acks(&bob.core.notice(notice)), 1, "and acknowledged again when it comes again");
@@ -245,7 +245,11 @@ fn a_changed_fingerprint_is_given_nothing_until_the_user_agrees() {
     let withheld = Withheld { user_id: bob.core.me(), reason: "fingerprint_changed".to_owned() };
     assert_eq!(sent.withheld, Some(vec![withheld]));
     let (pinned, offered) = (bob.public().fingerprint(), mallory.public().fingerprint());
-    assert!(told(&effects).contains(&&News::FingerprintChanged { user_id: bob.core.me(), pinned, offered }));
+    assert!(told(&effects).contains(&&News::Keys(KeyNews::FingerprintChanged {
+        user_id: bob.core.me(),
+        pinned,
+        offered
+    })));
 
     alice.core.agree(bob.core.me(), &mallory.public());
     let sent = keys_sent(&alice.flush());
@@ -261,7 +265,7 @@ fn keys_of_a_changed_fingerprint_wait_for_the_user() {
     let effects = alice.core.notice(bob_anew.offer(3, &key, &alice));
     assert_eq!(effects, [Effect::LookUp(bob.core.me())], "the signature is not the pinned key's");
     let effects = alice.core.looked_up(bob.core.me(), Ok(Some(bob_anew.public())));
-    assert!(matches!(told(&effects)[..], [News::FingerprintChanged { .. }]));
+    assert!(matches!(told(&effects)[..], [News::Keys(KeyNews::FingerprintChanged { .. })]));
     assert!(alice.core.ring().key(&name(3)).is_none());
     assert_eq!(acks(&effects), 0);
     alice.core.agree(bob.core.me(), &bob_anew.public());
@@ -284,7 +288,7 @@ fn unsigned_forged_and_wrong_keys_are_refused_and_asked_for_again_a_few_times() 
         assert_eq!(requests(&effects), [&bad]);
         assert_eq!(acks(&effects), 1, "a key that is of no use need not come again");
         let why = told(&effects).into_iter().find_map(|news| match news {
-            News::KeyRefused { why, .. } => Some(*why),
+            News::Keys(KeyNews::Refused { why, .. }) => Some(*why),
             _ => None,
         });
         why.unwrap()
@@ -426,7 +430,7 @@ fn an_applicant_is_admitted_with_the_key_once_the_user_agrees() {
         alice.core.decide(S, bob.core.me(), true, key, &mut rand::rng()).map(|(decided, _)| decided)
     };
     let effects = alice.core.notice(request(Some(&bob)));
-    assert!(matches!(told(&effects)[..], [News::JoinRequest { .. }]));
+    assert!(matches!(told(&effects)[..], [News::Asking(Asking::JoinRequest { .. })]));
     assert_eq!(acks(&effects), 0, "it stands until it is decided");
     assert_eq!(told(&alice.core.notice(request(Some(&bob)))), Vec::<&News>::new(), "heard once");
     let Ok(Decided::Request(sent)) = decide(&mut alice, None) else { panic!("expected a request") };
@@ -440,7 +444,7 @@ fn an_applicant_is_admitted_with_the_key_once_the_user_agrees() {
 
     alice.core.notice(request(None));
     let effects = alice.core.withdrawn(&[InboxId("join".to_owned())]);
-    assert!(matches!(told(&effects)[..], [News::Withdrawn { .. }]));
+    assert!(matches!(told(&effects)[..], [News::Asking(Asking::Withdrawn { .. })]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What each line does.
 
-use conclave::client::Past;
 use conclave::client::ClientError;
+use conclave::client::Past;
 use conclave::protocol::{
     BanUser, DeleteSession, DurationSecs, JoinStatus, KickUser, LostReason, MemberView, MuteUser, RecallMsg,
     RequestRoomKey, Role, SessionId, SetRole, UnbanUser, UnmuteUser, UserId,
@@ -186,7 +186,8 @@ impl Chat {
     fn switch(&self, to: &str) -> Result<(), Problem> {
         let mut state = self.state();
         let by_number = to.parse::<usize>().ok().and_then(|number| state.rooms.keys().nth(number.wrapping_sub(1)));
-        let by_name = || state.rooms.iter().find(|(id, room)| room.name == to || id.to_string() == to).map(|(id, _)| id);
+        let by_name =
+            || state.rooms.iter().find(|(id, room)| room.name == to || id.to_string() == to).map(|(id, _)| id);
         let found = by_number.or_else(by_name).copied().ok_or(Problem::Other("no such session; see /sessions"))?;
         state.current = Some(found);
         Ok(())

@@ -1,6 +1,6 @@
 //! How news look.
 
-use conclave::client::e2ee::{Body, Message, News};
+use conclave::client::e2ee::{Asking, Body, KeyNews, Message, News};
 use conclave::protocol::{GoneReason, Happening, LeftReason, Role, SessionEvent, SessionId, Timestamp, UserId};
 use jiff::tz::TimeZone;
 
@@ -33,23 +33,14 @@ impl Chat {
                 self.screen.notice(&format!("{how} {}", self.room_name(gone.session_id)));
                 self.remove_room(gone.session_id);
             }
-            News::Typing { .. } | News::KeysGiven { withheld: 0, .. } => {}
+            News::Typing { .. } => {}
             News::Gap { session_id, expected, came } => {
                 let room = self.room_name(session_id);
                 self.screen.alarm(&format!("{room}: events {expected} to {} are missing; reading again", came - 1));
             }
             News::SaveFailed => self.screen.alarm("your keys cannot be written to the disk: nothing encrypted is sent"),
-            asking @ (News::JoinRequest { .. }
-            | News::JoinDecided { .. }
-            | News::Invitation { .. }
-            | News::InvitationAnswered { .. }
-            | News::Withdrawn { .. }) => self.show_asking(asking).await,
-            keys @ (News::KeyMade(_)
-            | News::KeyArrived { .. }
-            | News::KeyRefused { .. }
-            | News::KeysGiven { .. }
-            | News::FingerprintChanged { .. }
-            | News::OwnKeyReplaced) => self.show_keys(keys).await,
+            News::Asking(asking) => self.show_asking(asking).await,
+            News::Keys(keys) => self.show_keys(keys).await,
         }
     }
 
@@ -179,10 +170,10 @@ impl Chat {
         }
     }
 
-    async fn show_asking(&self, news: News) {
+    async fn show_asking(&self, asking: Asking) {
         let said = |message: Option<String>| message.map(|text| format!(": {}", clean(&text))).unwrap_or_default();
-        match news {
-            News::JoinRequest { session_id, user_id, leave_message, fingerprint } => {
+        match asking {
+            Asking::JoinRequest { session_id, user_id, leave_message, fingerprint } => {
                 let (name, room) = (self.name(user_id).await, self.room_name(session_id));
                 self.screen.good(&format!("{name} asks to be let into {room}{}", said(leave_message)));
                 if let Some(fingerprint) = fingerprint {
@@ -190,47 +181,47 @@ impl Chat {
                 }
                 self.screen.hint(&format!("/approve {name} or /deny {name}"));
             }
-            News::Invitation { session_id, inviter_id, leave_message, .. } => {
+            Asking::Invitation { session_id, inviter_id, leave_message, .. } => {
                 let name = self.name(inviter_id).await;
                 self.screen.good(&format!("{name} invites you to {session_id}{}", said(leave_message)));
                 self.screen.hint("/accept or /decline");
             }
-            News::JoinDecided { session_id, by, accepted } => {
+            Asking::JoinDecided { session_id, by, accepted } => {
                 let name = self.name(by).await;
                 let how = if accepted { "let you into" } else { "turned you away from" };
                 self.screen.notice(&format!("{name} {how} {}", self.room_name(session_id)));
             }
-            News::InvitationAnswered { session_id, invitee_id, accepted } => {
+            Asking::InvitationAnswered { session_id, invitee_id, accepted } => {
                 let how = if accepted { "accepts" } else { "declines" };
                 let name = self.name(invitee_id).await;
                 self.screen.notice(&format!("{name} {how} the invitation to {}", self.room_name(session_id)));
             }
-            News::Withdrawn { session_id, user_id } => {
+            Asking::Withdrawn { session_id, user_id } => {
                 let name = self.name(user_id).await;
                 let room = self.room_name(session_id);
                 self.screen.hint(&format!("decided elsewhere, or lapsed: {name}, {room}"));
             }
-            _ => {}
         }
     }
 
-    async fn show_keys(&self, news: News) {
-        match news {
-            News::KeyMade(name) => self.screen.hint(&format!("made room key {}", name.key_epoch.0)),
-            News::KeyArrived { name, from } => {
+    async fn show_keys(&self, keys: KeyNews) {
+        match keys {
+            KeyNews::Made(name) => self.screen.hint(&format!("made room key {}", name.key_epoch.0)),
+            KeyNews::Arrived { name, from } => {
                 let from = self.name(from).await;
                 let room = self.room_name(name.session_id);
                 self.screen.hint(&format!("🔒 room key {} of {room} came from {from}", name.key_epoch.0));
             }
-            News::KeyRefused { name, from, why } => {
+            KeyNews::Refused { name, from, why } => {
                 let from = self.name(from).await;
                 self.screen.alarm(&format!("a room key for epoch {} from {from} was refused: {why}", name.key_epoch.0));
             }
-            News::KeysGiven { name, withheld, .. } => {
+            KeyNews::Given { withheld: 0, .. } => {}
+            KeyNews::Given { name, withheld, .. } => {
                 let epoch = name.key_epoch.0;
                 self.screen.alarm(&format!("room key {epoch} was withheld from {withheld} whose fingerprint changed"));
             }
-            News::FingerprintChanged { user_id, pinned, offered } => {
+            KeyNews::FingerprintChanged { user_id, pinned, offered } => {
                 let name = self.name(user_id).await;
                 self.screen.alarm(&format!("THE FINGERPRINT OF {name} HAS CHANGED"));
                 self.screen.hint(&format!("was {}", pinned.grouped()));
@@ -238,10 +229,9 @@ impl Chat {
                 self.screen.hint("a new device, or somebody in between: no room key is given or taken until you agree");
                 self.screen.hint(&format!("compare it with {name} by other means, then /verify {name} agree"));
             }
-            News::OwnKeyReplaced => {
+            KeyNews::OwnKeyReplaced => {
                 self.screen.alarm("your account's key pair was replaced from elsewhere: if that was not you, act now");
             }
-            _ => {}
         }
     }
 }

@@ -438,7 +438,7 @@ impl Handler<Envelope> for SessionActor {
         self.idle_since = std::time::Instant::now();
         match &self.life {
             Life::Gone(refusal) => reply.refuse_now(refusal.clone()),
-            Life::Live(_) if self.shared.commits.is_full() => {
+            Life::Live(_) if self.shared.commits.is_full(self.session_id) => {
                 reply.refuse_now(Refusal::new(ErrorCode::Overloaded, "the node has more to store than it can"));
             }
             Life::Live(_) => {

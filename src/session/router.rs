@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 use uuid::{ContextV7, Timestamp as UuidTimestamp, Uuid};
 
 use super::actor::{Envelope, Nudge, SessionActor, creation_reply, unavailable};
@@ -17,7 +16,7 @@ use super::clock::Clock;
 use super::state::{Command, Rules};
 use crate::connection::{ConnectionKey, Deliveries, Presence, ReplySlot};
 use crate::protocol::{ClientId, ErrorCode, Refusal, SessionId, UserId};
-use crate::store::{CommitError, SessionCommit, Store};
+use crate::store::{CommitOutcome, GroupCommit, SessionCommit, Store};
 use crate::telemetry::Metrics;
 
 /// Shards of the map of live sessions.
@@ -27,16 +26,26 @@ const SHARDS: usize = 64;
 const PANICS: u32 = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// Where commits go: the store's group commit.
+/// Where commits go.
 pub trait Commits: Send + Sync + 'static {
     /// Queues a commit; its outcome comes later.
     ///
     /// # Errors
     /// Gives the commit back where the queue is full; nothing was taken.
-    fn submit(&self, commit: SessionCommit) -> Result<oneshot::Receiver<Result<(), CommitError>>, Box<SessionCommit>>;
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>>;
 
-    /// Whether commands should be refused before they change anything.
-    fn is_full(&self) -> bool;
+    /// Whether commands of this session should be refused before they change anything.
+    fn is_full(&self, session_id: SessionId) -> bool;
+}
+
+impl Commits for GroupCommit {
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>> {
+        Self::submit(self, commit)
+    }
+
+    fn is_full(&self, session_id: SessionId) -> bool {
+        Self::is_full(self, session_id)
+    }
 }
 
 /// What a node's sessions are made with.

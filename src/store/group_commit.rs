@@ -129,23 +129,25 @@ impl GroupCommit {
         Self(Arc::new(Shards { shards, writers }))
     }
 
-    /// Queues a commit.
+    /// Queues a commit; after [`GroupCommit::shutdown`] began its outcome is `Refused`.
     ///
     /// # Errors
-    /// `Overloaded` where too much waits, `Refused` after [`GroupCommit::shutdown`] began; nothing was taken then.
-    pub fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, CommitError> {
+    /// Gives the commit back where too much waits; nothing was taken then.
+    pub fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>> {
         let shard = self.shard_of(commit.session_id);
         let size = Size::of(&commit);
         let (answer, outcome) = oneshot::channel();
         let mut queue = shard.queue();
         if queue.closing {
-            return Err(CommitError::Refused("the node is stopping".to_owned()));
+            // Received below, by whoever holds the outcome.
+            drop(answer.send(Err(CommitError::Refused("the node is stopping".to_owned()))));
+            return Ok(outcome);
         }
         // A commit larger than the whole queue still goes when nothing else waits.
         let full = queue.rows + size.rows > shard.options.queue_rows
             || queue.bytes.saturating_add(size.bytes) > shard.options.queue_bytes;
         if full && !queue.waiting.is_empty() {
-            return Err(CommitError::Overloaded);
+            return Err(Box::new(commit));
         }
         queue.rows += size.rows;
         queue.bytes += size.bytes;
@@ -153,6 +155,13 @@ impl GroupCommit {
         drop(queue);
         shard.wake.notify_one();
         Ok(outcome)
+    }
+
+    /// Whether so much waits for this session's shard that nothing more should be begun.
+    pub fn is_full(&self, session_id: SessionId) -> bool {
+        let shard = self.shard_of(session_id);
+        let queue = shard.queue();
+        queue.rows >= shard.options.queue_rows / 4 * 3 || queue.bytes >= shard.options.queue_bytes / 4 * 3
     }
 
     /// Rows that wait, in all shards.

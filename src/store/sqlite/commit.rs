@@ -27,7 +27,7 @@ static PUT_RECENT: LazyLock<Insert> = LazyLock::new(|| {
 });
 
 /// Rows: session, fence, previous version, version, last seq, last time, key messages, wants keys.
-const GUARD: &str = "
+pub(super) const GUARD: &str = "
     UPDATE sessions SET version = c.value->>3, last_seq = c.value->>4, last_time = c.value->>5,
         key_messages = c.value->>6, wants_keys = c.value->>7
     FROM json_each(?2) AS c
@@ -46,7 +46,7 @@ const PUT_HEAD_COLUMNS: &str = "
     FROM json_each(?1) AS head WHERE session_id = unhex(head.value->>0)";
 
 /// Rows: session, user. Closes the race with the closing of an account, which could not see these rows yet.
-const TELL_OF_CLOSED: &str = "
+pub(super) const TELL_OF_CLOSED: &str = "
     INSERT INTO tasks (session_id, user_id, kind)
     SELECT unhex(w.value->>0), u.user_id, 'closed'
     FROM json_each(?1) AS w CROSS JOIN users AS u ON u.user_id = unhex(w.value->>1)

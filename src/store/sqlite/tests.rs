@@ -1,5 +1,11 @@
 //! Tests of the embedded store: the shared suite, and what is SQLite's alone.
 
+mod crash;
+mod disk;
+mod files;
+mod plans;
+mod recall;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -18,3 +24,12 @@ async fn open() -> Subject {
 }
 
 conformance::suite!(open);
+
+/// Waits for a condition that must come to hold.
+async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::task::yield_now().await;
+    }
+}

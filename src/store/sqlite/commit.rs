@@ -79,33 +79,49 @@ impl SqliteStore {
 
     async fn try_batch(&self, node_id: &str, batch: &[SessionCommit]) -> Result<Outcomes, WriteError> {
         let mut write = self.writer.begin().await?;
-        let connection = write.connection();
-        let owned = guard(connection, node_id, batch).await?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let mut plan = Plan::default();
-        let mut heads = Vec::new();
-        let mut forgets = false;
-        for commit in batch {
-            let outcome = match commit.previous_version {
-                0 => make(connection, node_id, commit).await?,
-                _ if owned.contains(&commit.session_id) => Ok(()),
-                _ => Err(CommitError::NotOwner),
-            };
-            if outcome.is_ok() {
-                plan.add(commit);
-                heads.extend(head_columns(commit));
-                forgets |= commit.writes.iter().any(|write| matches!(write.change, Change::Recall(_)));
+        let outcomes = match write_batch(write.connection(), node_id, batch).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                if is_refused_row(&error) {
+                    write.undo().await;
+                }
+                return Err(error.into());
             }
-            outcomes.push(outcome);
-        }
-        write_plan(connection, plan, &heads).await?;
-        if forgets {
+        };
+        let recalls =
+            batch.iter().flat_map(|commit| &commit.writes).any(|write| matches!(write.change, Change::Recall(_)));
+        if recalls {
             write.commit_and_forget().await?
         } else {
             write.commit().await?
         }
         Ok(outcomes)
     }
+}
+
+async fn write_batch(
+    connection: &mut SqliteConnection,
+    node_id: &str,
+    batch: &[SessionCommit],
+) -> sqlx::Result<Outcomes> {
+    let owned = guard(connection, node_id, batch).await?;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut plan = Plan::default();
+    let mut heads = Vec::new();
+    for commit in batch {
+        let outcome = match commit.previous_version {
+            0 => make(connection, node_id, commit).await?,
+            _ if owned.contains(&commit.session_id) => Ok(()),
+            _ => Err(CommitError::NotOwner),
+        };
+        if outcome.is_ok() {
+            plan.add(commit);
+            heads.extend(head_columns(commit));
+        }
+        outcomes.push(outcome);
+    }
+    write_plan(connection, plan, &heads).await?;
+    Ok(outcomes)
 }
 
 async fn guard(

@@ -5,9 +5,11 @@ use sqlx::AssertSqlSafe;
 use crate::store::conformance::{NODE, Session, account, user};
 use crate::store::{CommitError, EventRange, Retention, SqliteOptions, SqliteStore, Store, StoreError, UserRow};
 
-async fn pages(store: &SqliteStore, pragma: &str) -> i64 {
-    let sql = AssertSqlSafe(format!("PRAGMA {pragma}"));
-    sqlx::query_scalar(sql).fetch_one(store.writer.connections()).await.unwrap()
+/// SQLite's own limit answers as a full disk does; every connection has one of its own.
+async fn limit_pages(store: &SqliteStore, most: i64) {
+    let pool = store.writer.connections();
+    pool.set_connect_options(pool.connect_options().as_ref().clone().pragma("max_page_count", most.to_string()));
+    sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {most}"))).execute(pool).await.unwrap();
 }
 
 #[tokio::test]
@@ -17,9 +19,8 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_recovers() {
     store.create_user(&account(1)).await.unwrap();
     let mut session = Session::new(1, user(1)).made(&store).await;
     let mut other = Session::new(2, user(1)).made(&store).await;
-    // SQLite's own limit answers as a full disk does.
-    let now = pages(&store, "page_count").await;
-    pages(&store, &format!("max_page_count = {now}")).await;
+    let now = sqlx::query_scalar("PRAGMA page_count").fetch_one(store.writer.connections()).await.unwrap();
+    limit_pages(&store, now).await;
 
     let large = "x".repeat(100_000);
     let said = session.says(user(1), &large, Some("a"));
@@ -38,7 +39,7 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_recovers() {
     let retention = Retention { inbox_per_user: 1, ended_ms: 0, batch: 10 };
     store.prune(store.now().await.unwrap(), &retention).await.unwrap();
 
-    pages(&store, "max_page_count = 1073741823").await;
+    limit_pages(&store, 1_073_741_823).await;
     assert_eq!(store.commit(NODE, &[commit, other_commit]).await, [Ok(()), Ok(())], "the same commits, by themselves");
     store.create_user(&huge).await.unwrap();
     assert_eq!(store.events(session.id(), all, 10, 1_000_000).await.unwrap().rows.len(), 2);

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetrySettings};
 use crate::protocol::ErrorCode;
+use crate::store::CommitError;
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -236,8 +237,7 @@ impl Metrics {
     }
 
     /// A session's commit was not taken.
-    pub fn commit_failed(&self, error: &crate::store::CommitError) {
-        use crate::store::CommitError;
+    pub fn commit_failed(&self, error: &CommitError) {
         let reason = match error {
             CommitError::NotOwner => "not_owner",
             CommitError::AlreadyMade => "already_made",

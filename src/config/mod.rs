@@ -107,6 +107,9 @@ impl Config {
                 "expected at least twice limits.frame_bytes, or the largest event never fits",
             );
         }
+        if tracing_subscriber::EnvFilter::builder().parse(&self.telemetry.log_level).is_err() {
+            wrong("telemetry.log_level", "expected a filter such as \"info\" or \"info,conclave=debug\"");
+        }
         if self.http.operations_listen.is_some_and(|address| address.port() != 0 && address == self.http.listen) {
             wrong("http.operations_listen", "expected another address than http.listen");
         }

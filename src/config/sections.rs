@@ -130,11 +130,15 @@ sections! {
         /// Connections that read beside the one that writes.
         readers: u32 = 4, in 1..=256;
         /// The most rows in one transaction.
-        batch_rows: usize = 4096, in 1..=1_000_000;
+        batch_rows: usize = 2000, in 1..=1_000_000;
         /// The most bytes in one transaction, as far as one commit is not larger by itself.
-        batch_bytes: usize = 8_388_608, in 65_536..=1_073_741_824;
-        /// Commits that may wait for the next transaction; beyond, requests are refused with `overloaded`.
-        queue_commits: usize = 8192, in 1..=1_000_000;
+        batch_bytes: usize = 4_194_304, in 65_536..=1_073_741_824;
+        /// Rows that may wait for the next transaction; beyond, requests are refused with `overloaded`.
+        queue_rows: usize = 50_000, in 1..=10_000_000;
+        /// Bytes that may wait for the next transaction; beyond, requests are refused with `overloaded`.
+        queue_bytes: usize = 67_108_864, in 65_536..=17_179_869_184;
+        /// Size of SQLite's write-ahead log from which on it is emptied as soon as no reader needs it.
+        wal_bytes: u64 = 67_108_864, in 65_536..=17_179_869_184;
         /// Seconds that an ended session's history and the memory of who left are kept.
         ended_s: u64 = 2_592_000, in 0..=3_153_600_000;
         /// The most rows of one kind that one step of house-keeping removes.

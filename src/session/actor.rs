@@ -18,8 +18,9 @@ use super::outgoing::Outgoing;
 use super::router::{Permit, Registration, Shared};
 use super::state::{AskFor, Command, Decision, SessionState, Task};
 use crate::connection::{ConnectionKey, Parcel, ReplySlot};
-use crate::protocol::{Ask, ErrorCode, Frame, Refusal, Reply, SessionId, Timestamp, UserId};
+use crate::protocol::{Ask, ErrorCode, Frame, KeyEpoch, Refusal, Reply, SessionId, Timestamp, UserId};
 use crate::store::{Claim, Claimed, CommitError, SessionCommit, StoreResult};
+use crate::telemetry::{Metrics, RotationResult};
 
 /// How long to wait before a commit that the store's queue did not take is offered again.
 const RETRY: Duration = Duration::from_millis(5);
@@ -119,6 +120,7 @@ impl SessionActor {
         match claim {
             Ok(Claim::Mine(claimed)) => {
                 let Claimed { fence, version, snapshot, tasks } = *claimed;
+                self.shared.metrics.activations.inc();
                 let state = SessionState::restore(self.shared.rules.clone(), snapshot);
                 self.life = Life::Live(Box::new(Live { state, fence, version, creation: None }));
                 self.take_in(&tasks, ctx);
@@ -155,8 +157,14 @@ impl SessionActor {
     /// Lets a command, a task or the passing of time through the state; a panic in there is contained.
     fn decide(&mut self, decide: impl FnOnce(&mut SessionState) -> Decision) -> Option<Decision> {
         let Life::Live(live) = &mut self.life else { return None };
+        let rotation = live.state.rotation_under_way();
         match catch_unwind(AssertUnwindSafe(|| decide(&mut live.state))) {
-            Ok(decision) => Some(decision),
+            Ok(decision) => {
+                if let Some((epoch, cause)) = rotation {
+                    count_rotation(&self.shared.metrics, &live.state, epoch, cause);
+                }
+                Some(decision)
+            }
             Err(_) => {
                 self.registration.panicked();
                 None
@@ -264,6 +272,7 @@ impl SessionActor {
             Err(CommitError::AlreadyMade) => self.made_before(outgoing, ctx),
             Err(error) => {
                 tracing::warn!(session = %self.session_id, %error, "a commit failed, the session is loaded anew");
+                self.shared.metrics.commit_failed(&error);
                 for (slot, _) in outgoing.answers {
                     slot.refuse_now(unavailable());
                 }
@@ -403,7 +412,7 @@ impl Actor for SessionActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(self.shared.mailbox);
-        self.shared.stats.live(1);
+        self.shared.metrics.sessions.inc();
         match std::mem::replace(&mut self.life, Life::Loading) {
             Life::New(first) => {
                 let (command, reply, permit) = *first;
@@ -416,7 +425,7 @@ impl Actor for SessionActor {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        self.shared.stats.live(-1);
+        self.shared.metrics.sessions.dec();
         self.registration.close();
     }
 }
@@ -429,7 +438,7 @@ impl Handler<Envelope> for SessionActor {
         self.idle_since = std::time::Instant::now();
         match &self.life {
             Life::Gone(refusal) => reply.refuse_now(refusal.clone()),
-            Life::Live(_) if self.shared.commits.is_full() => {
+            Life::Live(_) if self.shared.commits.is_full(self.session_id) => {
                 reply.refuse_now(Refusal::new(ErrorCode::Overloaded, "the node has more to store than it can"));
             }
             Life::Live(_) => {
@@ -527,6 +536,17 @@ async fn deliver_asks(
     }
     shared.deliveries.deliver(Parcel { asks: parcel, ..Parcel::default() }).await;
     Ok(())
+}
+
+/// Counts a rotation that was under way before a decision, if that ended it.
+fn count_rotation(metrics: &Metrics, state: &SessionState, epoch: KeyEpoch, cause: &'static str) {
+    let result = match state.current_epoch() {
+        Some(current) if current == epoch => RotationResult::Finished,
+        Some(_) | None if state.rotation_under_way().is_some_and(|(now, _)| now == epoch) => return,
+        Some(_) | None if state.is_encrypted() => RotationResult::Void,
+        Some(_) | None => RotationResult::Off,
+    };
+    metrics.rotation(cause, result);
 }
 
 pub(super) fn unavailable() -> Refusal {

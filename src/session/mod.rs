@@ -7,4 +7,4 @@ mod router;
 pub mod state;
 
 pub use clock::{Clock, SystemClock};
-pub use router::{Commits, SessionParts, SessionStats, Sessions, SessionsOptions};
+pub use router::{Commits, SessionParts, Sessions, SessionsOptions};

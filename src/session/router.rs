@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 use uuid::{ContextV7, Timestamp as UuidTimestamp, Uuid};
 
 use super::actor::{Envelope, Nudge, SessionActor, creation_reply, unavailable};
@@ -17,7 +16,8 @@ use super::clock::Clock;
 use super::state::{Command, Rules};
 use crate::connection::{ConnectionKey, Deliveries, Presence, ReplySlot};
 use crate::protocol::{ClientId, ErrorCode, Refusal, SessionId, UserId};
-use crate::store::{CommitError, SessionCommit, Store};
+use crate::store::{CommitOutcome, GroupCommit, SessionCommit, Store};
+use crate::telemetry::Metrics;
 
 /// Shards of the map of live sessions.
 const SHARDS: usize = 64;
@@ -26,24 +26,26 @@ const SHARDS: usize = 64;
 const PANICS: u32 = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// Where commits go: the store's group commit.
+/// Where commits go.
 pub trait Commits: Send + Sync + 'static {
     /// Queues a commit; its outcome comes later.
     ///
     /// # Errors
     /// Gives the commit back where the queue is full; nothing was taken.
-    fn submit(&self, commit: SessionCommit) -> Result<oneshot::Receiver<Result<(), CommitError>>, Box<SessionCommit>>;
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>>;
 
-    /// Whether commands should be refused before they change anything.
-    fn is_full(&self) -> bool;
+    /// Whether commands of this session should be refused before they change anything.
+    fn is_full(&self, session_id: SessionId) -> bool;
 }
 
-/// What operators see of sessions.
-pub trait SessionStats: Send + Sync + 'static {
-    /// So many sessions more (or, negative, fewer) are live.
-    fn live(&self, change: i64);
-    /// A session panicked.
-    fn panicked(&self);
+impl Commits for GroupCommit {
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>> {
+        Self::submit(self, commit)
+    }
+
+    fn is_full(&self, session_id: SessionId) -> bool {
+        Self::is_full(self, session_id)
+    }
 }
 
 /// What a node's sessions are made with.
@@ -73,7 +75,7 @@ pub struct SessionParts {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
-    pub stats: Arc<dyn SessionStats>,
+    pub metrics: Arc<Metrics>,
 }
 
 pub(super) struct Shared {
@@ -86,7 +88,7 @@ pub(super) struct Shared {
     pub(super) deliveries: Arc<dyn Deliveries>,
     pub(super) presence: Arc<dyn Presence>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) stats: Arc<dyn SessionStats>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Shared {
@@ -119,14 +121,27 @@ struct Inner {
     ids: Mutex<ContextV7>,
 }
 
+impl Inner {
+    /// A place in a session's mailbox, if there is one.
+    fn permit(&self, pending: &Arc<AtomicUsize>) -> Option<Permit> {
+        let metrics = &self.shared.metrics;
+        metrics.mailbox_depth.observe(pending.load(Ordering::Relaxed) as f64);
+        let permit = Permit::take(pending, self.shared.mailbox);
+        if permit.is_none() {
+            metrics.mailbox_full.inc();
+        }
+        permit
+    }
+}
+
 impl Sessions {
     /// Starts the session threads; call it inside the runtime. Sessions come to life as they are needed.
     pub fn start(options: SessionsOptions, parts: SessionParts) -> Self {
         let SessionsOptions { node_id, threads, mailbox, idle, rules } = options;
-        let SessionParts { store, commits, deliveries, presence, clock, stats } = parts;
-        let shared = Shared { node_id, mailbox, idle, rules, store, commits, deliveries, presence, clock, stats };
+        let SessionParts { store, commits, deliveries, presence, clock, metrics } = parts;
+        let shared = Shared { node_id, mailbox, idle, rules, store, commits, deliveries, presence, clock, metrics };
         let inner = Inner {
-            registry: Arc::new(Registry::new(mailbox, Arc::clone(&shared.stats))),
+            registry: Arc::new(Registry::new(mailbox, Arc::clone(&shared.metrics))),
             shared: Arc::new(shared),
             arbiters: (0..threads.max(1)).map(|_| Arbiter::new()).collect(),
             next_arbiter: AtomicUsize::new(0),
@@ -140,7 +155,7 @@ impl Sessions {
     pub fn submit(&self, session_id: SessionId, command: Command, reply: ReplySlot) {
         let mut shard = self.inner.registry.shard(session_id);
         match self.reach(&mut shard, session_id) {
-            Ok(live) => match Permit::of(live, self.inner.shared.mailbox) {
+            Ok(live) => match self.inner.permit(&live.pending) {
                 Some(permit) => {
                     if let Err(SendError::Full(envelope) | SendError::Closed(envelope)) =
                         live.addr.try_send(Envelope { command, reply, permit })
@@ -184,7 +199,7 @@ impl Sessions {
         }
         let (shared, registration) = (Arc::clone(&self.inner.shared), registry.register(session_id));
         let pending = Arc::clone(&registration.pending);
-        let Some(permit) = Permit::take(&pending, self.inner.shared.mailbox) else {
+        let Some(permit) = self.inner.permit(&pending) else {
             return reply.refuse_now(overloaded());
         };
         let token = registration.token;
@@ -290,18 +305,18 @@ struct Registry {
     tokens: AtomicU64,
     closing: AtomicUsize,
     mailbox: usize,
-    stats: Arc<dyn SessionStats>,
+    metrics: Arc<Metrics>,
 }
 
 impl Registry {
-    fn new(mailbox: usize, stats: Arc<dyn SessionStats>) -> Self {
+    fn new(mailbox: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             panics: Mutex::new(HashMap::new()),
             tokens: AtomicU64::new(1),
             closing: AtomicUsize::new(0),
             mailbox,
-            stats,
+            metrics,
         }
     }
 
@@ -381,7 +396,7 @@ impl Registration {
 
     /// The session's rules panicked.
     pub(super) fn panicked(&self) {
-        self.registry.stats.panicked();
+        self.registry.metrics.session_panics.inc();
         let mut panics = lock(&self.registry.panics);
         if panics.len() < self.registry.mailbox {
             panics.entry(self.session_id).or_insert((Instant::now(), 0)).1 += 1;
@@ -395,10 +410,6 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    fn of(live: &Live, bound: usize) -> Option<Self> {
-        Self::take(&live.pending, bound)
-    }
-
     fn take(pending: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
         let before = pending.fetch_add(1, Ordering::SeqCst);
         let permit = Self { pending: Arc::clone(pending) };

@@ -5,11 +5,15 @@
 //! if its `fence` and `previous_version` are those of the session's row, so two nodes that both believe they own a
 //! session cannot both write it.
 
+mod group_commit;
 mod row;
+mod sqlite;
 
 use async_trait::async_trait;
 
+pub use group_commit::{BatchObserver, BatchReport, CommitOutcome, GroupCommit, GroupCommitOptions};
 pub use row::*;
+pub use sqlite::{SqliteOptions, SqliteStore, StoreClock};
 
 use crate::protocol::{
     ClientId, GoneReason, InboxId, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,

@@ -286,6 +286,17 @@ impl SessionState {
         self.head.ended
     }
 
+    /// Whether end-to-end encryption is on, in a session that has not ended.
+    pub const fn is_encrypted(&self) -> bool {
+        self.key_state().is_some() && !self.head.ended
+    }
+
+    /// The epoch that is being rotated in, and why: the first of the session's marks, or `demand`.
+    pub fn rotation_under_way(&self) -> Option<(KeyEpoch, &'static str)> {
+        let rotation = self.rotation()?;
+        Some((rotation.epoch, rotation.reasons.first().map_or("demand", |reason| reason.as_str())))
+    }
+
     /// Whether the user is a member.
     pub fn is_member(&self, user_id: UserId) -> bool {
         self.members.contains_key(&user_id)
@@ -348,7 +359,8 @@ impl SessionState {
         }
     }
 
-    fn current_epoch(&self) -> Option<KeyEpoch> {
+    /// The epoch in use.
+    pub fn current_epoch(&self) -> Option<KeyEpoch> {
         self.key_state().and_then(|keys| keys.current.as_ref()).map(|current| current.epoch)
     }
 

@@ -1,3 +1,11 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
+pub mod accounts;
+pub mod cluster;
+pub mod config;
+pub mod connection;
+pub mod http;
 pub mod protocol;
+pub mod session;
+pub mod store;
+pub mod telemetry;

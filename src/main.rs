@@ -1,3 +1,59 @@
 //! The server: arguments, configuration, run, exit code.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use conclave::config::{Config, Sources};
+use conclave::server::{Server, check_config, stop_signal};
+use conclave::telemetry;
+
+/// A chat server whose group sessions are end-to-end encrypted.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where to listen; port 0 takes any free one [default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where to store [default: data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Settings in TOML; each can be set in the environment too, as CONCLAVE__SECTION__KEY
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines look: pretty or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints what the configuration amounts to, and what is wrong in it
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    let Arguments { listen, data_dir, config, log_format, command } = Arguments::parse();
+    let flags = [("http.listen", listen), ("store.data_dir", data_dir), ("telemetry.log_format", log_format)];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let result = Config::load(&Sources::of_process(config, flags)).map_err(Into::into).and_then(|config| match command {
+        Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
+        None => actix_web::rt::System::new().block_on(serve(config)),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("conclave: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.telemetry)?;
+    let server = Server::build(config).await?;
+    println!("{}", server.greeting());
+    server.run_until(stop_signal()?).await.map_err(Into::into)
+}

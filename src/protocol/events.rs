@@ -27,6 +27,12 @@ macro_rules! happenings {
             $(#[$doc])*
             #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
             pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+            impl From<$name> for Happening {
+                fn from(body: $name) -> Self {
+                    Self::$name(body)
+                }
+            }
         )*
 
         /// What an event tells.
@@ -76,6 +82,12 @@ pub struct Msg {
     /// Present and true in catch-up and history, where it was taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recalled: bool,
+}
+
+impl From<Msg> for Happening {
+    fn from(body: Msg) -> Self {
+        Self::Msg(body)
+    }
 }
 
 impl fmt::Debug for Msg {

@@ -1,0 +1,122 @@
+//! The bus: lossy fan-out between nodes. What it loses, the store gives back.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::protocol::{SessionId, UserId};
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// Commits of a session.
+    Session(SessionId),
+    /// Signals to a user's connections.
+    User(UserId),
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(id) => write!(f, "s:{id}"),
+            Self::User(id) => write!(f, "u:{id}"),
+        }
+    }
+}
+
+/// The bus is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bus is unavailable: {0}")]
+pub struct BusError(pub String);
+
+/// Takes what comes from other nodes.
+pub trait Incoming: Send + Sync {
+    /// A message on a channel that this node listens to. Must not block.
+    fn message(&self, channel: Channel, payload: Bytes);
+}
+
+/// Fan-out between nodes. A node does not hear itself: it hands its own messages to itself directly.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Sends to all other nodes that listen; lossy.
+    ///
+    /// # Errors
+    /// If the bus is not there.
+    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError>;
+
+    /// Listens; confirmed when this returns.
+    ///
+    /// # Errors
+    /// If the bus is not there.
+    async fn subscribe(&self, channel: Channel) -> Result<(), BusError>;
+
+    /// Listens no longer.
+    async fn unsubscribe(&self, channel: Channel);
+
+    /// Proves that a message comes through.
+    ///
+    /// # Errors
+    /// If none does.
+    async fn probe(&self) -> Result<(), BusError>;
+}
+
+/// The embedded kind: nodes of one process. With one node there is nobody to send to.
+#[derive(Clone, Default)]
+pub struct LocalBus {
+    nodes: Arc<RwLock<Vec<Peer>>>,
+    me: usize,
+}
+
+struct Peer {
+    incoming: Arc<dyn Incoming>,
+    channels: HashSet<Channel>,
+}
+
+impl LocalBus {
+    /// Joins the bus as one more node.
+    pub fn join(&self, incoming: Arc<dyn Incoming>) -> Self {
+        let mut nodes = self.nodes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        nodes.push(Peer { incoming, channels: HashSet::new() });
+        Self { nodes: Arc::clone(&self.nodes), me: nodes.len() - 1 }
+    }
+
+    fn mine(&self, change: impl FnOnce(&mut HashSet<Channel>)) {
+        let mut nodes = self.nodes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(peer) = nodes.get_mut(self.me) {
+            change(&mut peer.channels);
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for LocalBus {
+    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
+        let nodes = self.nodes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (index, peer) in nodes.iter().enumerate() {
+            if index != self.me && peer.channels.contains(&channel) {
+                peer.incoming.message(channel, payload.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {
+        self.mine(|channels| {
+            channels.insert(channel);
+        });
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, channel: Channel) {
+        self.mine(|channels| {
+            channels.remove(&channel);
+        });
+    }
+
+    async fn probe(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+}

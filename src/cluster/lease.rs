@@ -1,0 +1,109 @@
+//! The node's life: its row in the store, renewed well before it lapses, and the store's clock that comes with it.
+//!
+//! Invariant: [`Lease::is_held`] is true only while the store, too, counts the node as alive: the lease is counted from
+//! before each renewal was asked for. Who cannot renew cannot commit either.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::protocol::Timestamp;
+use crate::store::{Store, StoreResult};
+use crate::telemetry::Metrics;
+
+/// Takes the store's time, as it is now.
+pub type OnTime = Box<dyn Fn(Timestamp) + Send + Sync>;
+
+/// One node's lease. Made by the server, which keeps it renewed and gives it up; if the process dies it lapses.
+pub struct Lease {
+    node_id: String,
+    lifetime: Duration,
+    store: Arc<dyn Store>,
+    on_time: OnTime,
+    metrics: Arc<Metrics>,
+    began: Instant,
+    /// Milliseconds after `began`.
+    held_until: AtomicU64,
+}
+
+impl Lease {
+    /// Enters a new node into the store.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn take(
+        lifetime: Duration,
+        store: Arc<dyn Store>,
+        on_time: OnTime,
+        metrics: Arc<Metrics>,
+    ) -> StoreResult<Arc<Self>> {
+        let lease = Self {
+            node_id: Uuid::now_v7().to_string(),
+            lifetime,
+            store,
+            on_time,
+            metrics,
+            began: Instant::now(),
+            held_until: AtomicU64::new(0),
+        };
+        lease.renew().await?;
+        Ok(Arc::new(lease))
+    }
+
+    /// The node's id: another one at each start.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
+    }
+
+    /// Whether the node counts as alive.
+    pub fn is_held(&self) -> bool {
+        self.millis(Instant::now()) < self.held_until.load(Ordering::Acquire)
+    }
+
+    /// Renews three times in a lifetime, for ever.
+    pub async fn keep(&self) {
+        let mut ticks = tokio::time::interval(self.lifetime / 3);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.renew().await {
+                tracing::warn!(%error, held = self.is_held(), "the node's lease was not renewed");
+            }
+        }
+    }
+
+    /// Takes the node's row away: its sessions are free at once.
+    ///
+    /// # Errors
+    /// If the store cannot be written; the lease lapses then.
+    pub async fn give_up(&self) -> StoreResult<()> {
+        self.held_until.store(0, Ordering::Release);
+        self.store.end_lease(&self.node_id).await
+    }
+
+    async fn renew(&self) -> StoreResult<()> {
+        let asked = Instant::now();
+        let lease_ms = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
+        let row = match self.store.renew_lease(&self.node_id, lease_ms).await {
+            Ok(row) => row,
+            Err(error) => {
+                self.metrics.lease_failures.inc();
+                return Err(error);
+            }
+        };
+        self.held_until.store(self.millis(asked + self.lifetime), Ordering::Release);
+        // The store looked at its clock somewhere between question and answer.
+        let since = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
+        (self.on_time)(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
+        self.metrics.lease_renewals.inc();
+        Ok(())
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,156 @@
+//! Layering, refusals, and that the reference page says what the structs say.
+
+use std::io::Write as _;
+
+use super::*;
+
+fn environment(variables: &[(&str, &str)]) -> Sources {
+    let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Sources { environment, ..Sources::default() }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn problems(sources: &Sources) -> Vec<(String, String)> {
+    let ConfigErrors(problems) = Config::load(sources).unwrap_err();
+    problems.into_iter().map(|problem| (problem.key, problem.what)).collect()
+}
+
+#[test]
+fn the_defaults_are_sound() {
+    assert_eq!(Config::load(&Sources::default()), Ok(Config::default()));
+}
+
+#[test]
+fn each_layer_goes_over_the_one_before() {
+    let file = file("[http]\nlisten = \"127.0.0.1:1\"\n[limits]\npage = 5\n[e2ee]\nroom_key_messages = 7\n");
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        environment: vec![
+            ("CONCLAVE__HTTP__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+            ("CONCLAVE__LIMITS__PAGE".to_owned(), "6".to_owned()),
+        ],
+        flags: vec![("http.listen", "127.0.0.1:3".to_owned())],
+    };
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.http.listen.port(), 3);
+    assert_eq!(config.limits.page, 6);
+    assert_eq!(config.e2ee.room_key_messages, 7);
+    assert_eq!(config.sessions, SessionSettings::default());
+}
+
+#[test]
+fn a_string_stays_a_string_whatever_it_looks_like() {
+    for text in ["123", "true", "1e3", "no", "0755", "a,b"] {
+        let config = Config::load(&environment(&[("CONCLAVE__STORE__DATA_DIR", text)])).unwrap();
+        assert_eq!(config.store.data_dir, PathBuf::from(text));
+        let file = file(&format!("[store]\ndata_dir = \"{text}\"\n"));
+        let config = Config::load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() }).unwrap();
+        assert_eq!(config.store.data_dir, PathBuf::from(text));
+    }
+    let origins = environment(&[("CONCLAVE__HTTP__ALLOWED_ORIGINS", "true, 1")]);
+    assert_eq!(Config::load(&origins).unwrap().http.allowed_origins, ["true", "1"]);
+}
+
+#[test]
+fn the_file_is_read_by_type_and_not_by_looks() {
+    let file =
+        file("[store]\ndata_dir = 123\n[limits]\npage = \"10\"\nlist = 1.5\n[http]\ntrusted_proxies = \"::1\"\n");
+    let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    let expected = [
+        ("http.trusted_proxies", "expected a list (in the environment with commas between)"),
+        ("store.data_dir", "expected a path, as a string"),
+        ("limits.page", "expected a whole number from 0"),
+        ("limits.list", "expected a whole number from 0"),
+    ];
+    assert_eq!(problems(&sources), expected.map(|(key, what)| (key.to_owned(), what.to_owned())));
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let file = file("colour = \"red\"\n[sessions]\nmax_member = 3\n[limits]\nlisten = \"x\"\n");
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        environment: vec![
+            ("CONCLAVE__CONNECTIONS__HEARTBEAT_S".to_owned(), "0".to_owned()),
+            ("CONCLAVE__E2EE__ROOM_KEY_LIFETIME_S".to_owned(), "a week".to_owned()),
+            ("CONCLAVE__HTTP__TLS__CERT".to_owned(), "cert.pem".to_owned()),
+            ("CONCLAVE__TELEMETRY__LOG_FORMAT".to_owned(), "xml".to_owned()),
+            ("CONCLAVE_OTHER".to_owned(), "none of ours".to_owned()),
+        ],
+        flags: vec![("http.listen", "nowhere".to_owned())],
+    };
+    let expected = [
+        ("http.listen", "expected an address and a port, such as \"127.0.0.1:8080\""),
+        ("e2ee.room_key_lifetime_s", "expected a whole number from 0"),
+        ("connections.heartbeat_s", "expected 1 to 3600"),
+        ("telemetry.log_format", "expected \"pretty\" or \"json\""),
+        ("colour", "there is no such setting"),
+        ("limits.listen", "there is no such setting; did you mean http.listen?"),
+        ("sessions.max_member", "there is no such setting; did you mean sessions.max_members?"),
+        ("http.tls.key", "expected a file, since the other half of the pair is set"),
+    ];
+    assert_eq!(problems(&sources), expected.map(|(key, what)| (key.to_owned(), what.to_owned())));
+}
+
+#[test]
+fn a_refusal_says_where_the_value_came_from() {
+    let error = Config::load(&environment(&[("CONCLAVE__LIMITS__PAGE", "many")])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the configuration is wrong in 1 place\n  limits.page: expected a whole number from 0 (from CONCLAVE__LIMITS__PAGE)"
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_refused() {
+    let expected = [("limits.pages".to_owned(), "there is no such setting; did you mean limits.page?".to_owned())];
+    assert_eq!(problems(&environment(&[("CONCLAVE__LIMITS__PAGES", "3")])), expected);
+}
+
+#[test]
+fn a_file_that_is_not_there_or_no_toml_is_a_problem() {
+    let sources = Sources { file: Some(PathBuf::from("/no/such/file.toml")), ..Sources::default() };
+    assert!(problems(&sources)[0].1.starts_with("cannot be read"));
+    let file = file("[http\n");
+    let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    assert!(problems(&sources)[0].1.starts_with("is no TOML"));
+}
+
+#[test]
+fn what_is_in_force_can_be_loaded_again() {
+    let mut variables = Vec::new();
+    for field in Config::fields() {
+        let text = field.value.trim_matches(['"', '[', ']']).to_owned();
+        let text = if text == "none" { String::new() } else { text };
+        variables.push((format!("CONCLAVE__{}", field.key.replace('.', "__").to_uppercase()), text));
+    }
+    let sources = Sources { environment: variables, ..Sources::default() };
+    assert_eq!(Config::load(&sources), Ok(Config::default()));
+}
+
+/// The table of `docs/CONFIG.md`, made from the structs.
+fn reference() -> String {
+    let fields = Config::fields();
+    let mut page = String::new();
+    for (section, doc) in Config::sections() {
+        page += &format!("\n### `{section}`\n{doc}\n\n| key | default | |\n| --- | --- | --- |\n");
+        for Field { key, value, doc } in &fields {
+            if key.rsplit_once('.').is_some_and(|(of, _)| of == section) {
+                page += &format!("| `{key}` | `{value}` | {doc} |\n");
+            }
+        }
+    }
+    page
+}
+
+#[test]
+fn the_reference_page_says_what_the_structs_say() {
+    let page = include_str!("../../docs/CONFIG.md");
+    let (_, table) = page.split_once("## Reference\n").expect("the page has a reference");
+    assert_eq!(table, reference(), "docs/CONFIG.md, from \"## Reference\" on, has to be this");
+}

@@ -1,0 +1,381 @@
+//! The server: puts the rooms together, and has the order in which a node starts and stops.
+//!
+//! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
+//! directory; the lease, and with it the clock; group commit; the way to connections; sessions; accounts; upkeep; and
+//! last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
+//! commits finished, the lease given up, the store closed.
+
+mod program;
+mod tls;
+mod upkeep;
+mod wiring;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub use program::{check_config, stop_signal};
+pub use tls::TlsError;
+
+use upkeep::{Upkeep, UpkeepParts};
+use wiring::{LeasedCommits, Ripples, SessionCounts};
+
+use crate::accounts::{AccountParts, Accounts, Token};
+use crate::cluster::{Bus, Lease, LocalBus};
+use crate::config::{Config, HttpSettings};
+use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
+use crate::http::{self, Readiness, Site};
+use crate::protocol::CloseCode;
+use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
+use crate::store::{
+    BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
+};
+use crate::telemetry::Metrics;
+
+/// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
+const BACKLOG: u32 = 4096;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened to.
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store cannot be opened.
+    #[error("store.data_dir: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// A node that is ready to run: its doors are there, and closed.
+pub struct Server {
+    doors: Vec<Door>,
+    node: Node,
+}
+
+/// One listener.
+struct Door {
+    address: SocketAddr,
+    secure: bool,
+    server: actix_web::dev::Server,
+}
+
+/// The rooms behind the doors.
+struct Node {
+    config: Config,
+    data_dir: PathBuf,
+    store: Arc<dyn Store>,
+    lease: Arc<Lease>,
+    commits: GroupCommit,
+    sessions: Sessions,
+    connections: Arc<Connections>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    site: Site,
+    upkeep: UpkeepParts,
+}
+
+impl Server {
+    /// Binds, opens the store and puts everything together. On an actix runtime.
+    ///
+    /// # Errors
+    /// If an address is taken, the store is in use or damaged, or a certificate cannot be used.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        let client = bind("http.listen", config.http.listen)?;
+        let operations = config.http.operations_listen.map(|at| bind("http.operations_listen", at)).transpose()?;
+        let tls = tls::load(&config.http_tls)?;
+        let node = Node::build(config).await?;
+        let mut doors = vec![node.client_door(client, tls, operations.is_none())?];
+        if let Some(listener) = operations {
+            doors.push(node.operations_door(listener)?);
+        }
+        Ok(Self { doors, node })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.doors[0].address
+    }
+
+    /// Where clients connect, as a URL.
+    pub fn url(&self) -> String {
+        let Door { address, secure, .. } = &self.doors[0];
+        format!("{}://{address}", if *secure { "https" } else { "http" })
+    }
+
+    /// Where health and metrics are, if they have a listener of their own.
+    pub fn operations_addr(&self) -> Option<SocketAddr> {
+        self.doors.get(1).map(|door| door.address)
+    }
+
+    /// Where the data is.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.node.data_dir
+    }
+
+    /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
+    ///
+    /// # Errors
+    /// If a listener fails while the node runs.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { doors, node } = self;
+        let upkeep = Upkeep::start(node.upkeep.clone());
+        let handles: Vec<ServerHandle> = doors.iter().map(|door| door.server.handle()).collect();
+        let mut running: Vec<JoinHandle<io::Result<()>>> =
+            doors.into_iter().map(|door| actix_web::rt::spawn(door.server)).collect();
+        let failed = tokio::select! {
+            () = stop => None,
+            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended),
+        };
+        tracing::info!("the node is stopping");
+        let deadline = Duration::from_secs(node.config.shutdown.deadline_s);
+        if timeout(deadline, node.stop(&handles, &upkeep)).await.is_err() {
+            tracing::warn!("the node did not stop in time; what was not committed was not acknowledged either");
+        }
+        match failed {
+            None => Ok(()),
+            Some(Ok(ended)) => ended.and(Err(io::Error::other("a listener ended by itself"))),
+            Some(Err(panic)) => Err(io::Error::other(panic)),
+        }
+    }
+}
+
+impl Node {
+    async fn build(config: Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        let data_dir = config.store.data_dir.clone();
+        let options = SqliteOptions {
+            readers: config.store.readers,
+            wal_bytes: config.store.wal_bytes,
+            ..SqliteOptions::new(&data_dir)
+        };
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).await?);
+        let system_clock = Arc::new(SystemClock::default());
+        let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
+        let lifetime = Duration::from_secs(config.cluster.lease_s);
+        let on_time = Box::new(move |now| system_clock.set(now));
+        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await?;
+        let commits = start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
+        let subscriptions = Subscriptions::default();
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
+        subscriptions.attach(Arc::clone(&bus));
+        let parts = SessionParts {
+            store: Arc::clone(&store),
+            commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),
+            deliveries: Arc::new(subscriptions.clone()),
+            presence: Arc::new(subscriptions.clone()),
+            clock: Arc::clone(&clock),
+            stats: Arc::new(SessionCounts(Arc::clone(&metrics))),
+        };
+        let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
+        let time = Arc::clone(&clock);
+        let connections = Connections::new(ConnectionParts {
+            store: Arc::clone(&store),
+            sessions: Arc::new(sessions.clone()),
+            subscriptions: subscriptions.clone(),
+            settings: config.connections.clone(),
+            limits: config.limits.clone(),
+            node: lease.node_id().to_owned(),
+            clock: Arc::new(move || time.now()),
+            token_hash: |text| Token::parse(text).map(|token| token.hash()),
+        });
+        let ripples = Ripples { subscriptions: subscriptions.clone(), sessions: sessions.clone() };
+        let parts = AccountParts {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            aftermath: Arc::new(ripples),
+            metrics: Arc::clone(&metrics),
+        };
+        let accounts = Accounts::new(&config, parts);
+        let readiness = Arc::new(Readiness::default());
+        let upkeep = UpkeepParts {
+            store: Arc::clone(&store),
+            bus,
+            lease: Arc::clone(&lease),
+            clock,
+            sessions: sessions.clone(),
+            subscriptions,
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            retention: retention(&config),
+            sweep_every: Duration::from_secs(config.cluster.sweep_s),
+        };
+        let site = Site::new(&config.http, accounts, Arc::clone(&connections));
+        Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
+    }
+
+    /// The listener for clients; health and metrics too, where they have none of their own.
+    fn client_door(
+        &self,
+        listener: Listener,
+        tls: Option<rustls::ServerConfig>,
+        with_operations: bool,
+    ) -> Result<Door, StartError> {
+        let (site, metrics, readiness) = (self.site.clone(), Arc::clone(&self.metrics), Arc::clone(&self.readiness));
+        let body_bytes = self.config.http.body_bytes;
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(web::Data::new(site.clone()))
+                .app_data(web::Data::new(Arc::clone(&metrics)))
+                .app_data(web::Data::new(Arc::clone(&readiness)))
+                .app_data(web::PayloadConfig::new(body_bytes))
+                .wrap(from_fn(http::count))
+                .configure(|routes| {
+                    http::client_routes(routes);
+                    if with_operations {
+                        http::operations_routes(routes);
+                    }
+                })
+        })
+        .on_connect(prepare_socket(&self.config.connections));
+        let server = tuned!(server, self.config.http, workers(self.config.http.workers));
+        let secure = tls.is_some();
+        let Listener { key, address, socket } = listener;
+        let bound = match tls {
+            Some(tls) => server.listen_rustls_0_23(socket, tls),
+            None => server.listen(socket),
+        };
+        let server = bound.map_err(|error| StartError::Listen { key, address, error })?.run();
+        Ok(Door { address, secure, server })
+    }
+
+    /// The listener for operators.
+    fn operations_door(&self, listener: Listener) -> Result<Door, StartError> {
+        let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(web::Data::new(Arc::clone(&metrics)))
+                .app_data(web::Data::new(Arc::clone(&readiness)))
+                .wrap(from_fn(http::count))
+                .configure(http::operations_routes)
+        });
+        let Listener { key, address, socket } = listener;
+        let server = tuned!(server, self.config.http, 1)
+            .listen(socket)
+            .map_err(|error| StartError::Listen { key, address, error })?
+            .run();
+        Ok(Door { address, secure: false, server })
+    }
+
+    /// Ends everything, in order.
+    async fn stop(&self, doors: &[ServerHandle], upkeep: &Upkeep) {
+        self.readiness.stop();
+        upkeep.stop_sweeping();
+        for door in doors {
+            door.pause().await;
+        }
+        // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`.
+        self.connections.close_all(CloseCode::Restart, self.config.shutdown.reconnect_spread_ms);
+        for door in doors {
+            door.stop(true).await;
+        }
+        let left = self.sessions.stop(Duration::from_secs(self.config.shutdown.deadline_s) / 4).await;
+        if left > 0 {
+            tracing::warn!(left, "sessions did not finish in time");
+        }
+        self.commits.shutdown().await;
+        self.connections.flush().await;
+        if let Err(error) = self.lease.give_up().await {
+            tracing::warn!(%error, "the lease was not given up and will lapse");
+        }
+        self.store.close().await;
+    }
+}
+
+/// A bound address.
+struct Listener {
+    key: &'static str,
+    address: SocketAddr,
+    socket: std::net::TcpListener,
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> {
+    let listen = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG as i32)?;
+        let socket = std::net::TcpListener::from(socket);
+        Ok(Listener { key, address: socket.local_addr()?, socket })
+    };
+    listen().map_err(|error| StartError::Listen { key, address, error })
+}
+
+/// What all listeners have in common. Signals are the program's business, not the library's.
+macro_rules! tuned {
+    ($server:expr, $settings:expr, $workers:expr) => {
+        $server
+            .workers($workers)
+            .backlog(BACKLOG)
+            .keep_alive(Duration::from_secs($settings.keep_alive_s))
+            .client_request_timeout(Duration::from_secs($settings.request_timeout_s))
+            .client_disconnect_timeout(Duration::from_secs(5))
+            .max_connections(100_000)
+            .max_connection_rate(1024)
+            .shutdown_timeout(5)
+            .disable_signals()
+    };
+}
+
+fn workers(setting: usize) -> usize {
+    if setting > 0 { setting } else { cores() }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: &str, metrics: &Arc<Metrics>) -> GroupCommit {
+    let options = GroupCommitOptions {
+        shards: 1,
+        queue_rows: config.store.queue_rows,
+        queue_bytes: config.store.queue_bytes,
+        batch_rows: config.store.batch_rows,
+        batch_bytes: config.store.batch_bytes,
+    };
+    let metrics = Arc::clone(metrics);
+    let observer = move |report: BatchReport| {
+        metrics.commit_rows.observe(report.rows as f64);
+        metrics.commit_seconds.observe(report.took.as_secs_f64());
+        metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
+        metrics.commit_failures.inc_by(report.failed as u64);
+    };
+    GroupCommit::start(store, node_id.to_owned(), options, Some(Arc::new(observer)))
+}
+
+fn session_options(config: &Config, node_id: &str) -> SessionsOptions {
+    let threads = config.sessions.threads;
+    SessionsOptions {
+        node_id: node_id.to_owned(),
+        threads: if threads > 0 { threads } else { cores().div_ceil(2) },
+        mailbox: config.sessions.mailbox,
+        idle: Duration::from_secs(config.sessions.idle_s),
+        rules: config.rules(),
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention {
+        inbox_per_user: config.limits.inbox_per_user,
+        ended_ms: i64::try_from(config.store.ended_s.saturating_mul(1000)).unwrap_or(i64::MAX),
+        batch: config.store.prune_rows,
+    }
+}

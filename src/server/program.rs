@@ -1,0 +1,97 @@
+//! What the program around the server says and hears: its greeting, the signals that end it, and `check-config`.
+
+use std::fmt::Write;
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Server, StartError, tls};
+use crate::config::Config;
+
+impl Server {
+    /// What a person who has just started a node wants to know. The first line is for programs too.
+    pub fn greeting(&self) -> String {
+        let url = self.url();
+        let data_dir = std::path::absolute(self.data_dir()).unwrap_or_else(|_| self.data_dir().to_owned());
+        let operations = self.operations_addr().map_or_else(
+            || format!("health and metrics are at {url}/readyz and {url}/metrics"),
+            |address| format!("health and metrics are at http://{address}/readyz and http://{address}/metrics"),
+        );
+        format!(
+            "listening on {url}\n\
+             everything is stored in {}\n\
+             {operations}\n\
+             to try it, open a chat: cargo run --bin conclave-chat -- --server {url}\n\
+             to stop it, press ctrl-c: nothing that was acknowledged is lost",
+            data_dir.display(),
+        )
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the process cannot listen to signals.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// What a configuration amounts to, as a file that would say the same.
+///
+/// # Errors
+/// If the files that it names cannot be used.
+pub fn check_config(config: &Config) -> Result<String, StartError> {
+    tls::load(&config.http_tls)?;
+    let defaults = Config::fields();
+    let mut report = String::from("# the configuration is sound; marked settings differ from their defaults\n");
+    let fields = config.in_force();
+    for (section, _) in Config::sections() {
+        let _ = writeln!(report, "\n[{section}]");
+        for (field, default) in fields.iter().zip(&defaults) {
+            let Some((_, name)) = field.key.rsplit_once('.').filter(|(of, _)| *of == section) else { continue };
+            let mark = if field.value == default.value { String::new() } else { format!("  # default: {}", default.value) };
+            let _ = match field.value.as_str() {
+                "none" => writeln!(report, "# {name} is not set{mark}"),
+                value => writeln!(report, "{name} = {value}{mark}"),
+            };
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn what_check_config_prints_says_the_same_again() {
+        let mut config = Config::default();
+        config.limits.page = 7;
+        config.http.allowed_origins = vec!["https://chat.example.org".to_owned()];
+        config.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        config.store.data_dir = "a \"quoted\" dir".into();
+        let report = check_config(&config).unwrap();
+        assert!(report.contains("page = 7  # default: 1000"));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(report.as_bytes()).unwrap();
+        let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+        assert_eq!(Config::load(&sources), Ok(config));
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_said_to_be_so() {
+        let mut config = Config::default();
+        config.http_tls.cert = Some("/no/such/chain.pem".into());
+        config.http_tls.key = Some("/no/such/key.pem".into());
+        assert!(check_config(&config).unwrap_err().to_string().starts_with("http.tls.cert: "));
+    }
+}

@@ -1,0 +1,147 @@
+//! What a node does by itself: it renews its lease, probes itself, and sweeps.
+//!
+//! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store. Each duty runs in a task
+//! of its own, so that a slow one delays no other; all end with the [`Upkeep`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::cluster::{Bus, Lease, UserSignal};
+use crate::connection::Subscriptions;
+use crate::http::Readiness;
+use crate::protocol::{InboxId, UserId};
+use crate::session::{Clock, Sessions};
+use crate::store::{Retention, Store, StoreResult};
+use crate::telemetry::Metrics;
+
+/// How often the node looks whether it delivers and commits, and how long that may take.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Rows that one question of the sweep asks for.
+const PAGE: u64 = 1000;
+
+/// Steps of removing in one sweep: what is left then waits for the next one.
+const STEPS: usize = 100;
+
+/// What the node's duties work with.
+#[derive(Clone)]
+pub(super) struct UpkeepParts {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) sessions: Sessions,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) retention: Retention,
+    pub(super) sweep_every: Duration,
+}
+
+/// The duties, as long as it lives.
+pub(super) struct Upkeep {
+    sweep: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Takes them up.
+    pub(super) fn start(parts: UpkeepParts) -> Self {
+        let lease = Arc::clone(&parts.lease);
+        let keeping = tokio::spawn(async move { lease.keep().await });
+        let probing = tokio::spawn(probe(parts.clone()));
+        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, probing] }
+    }
+
+    /// Stops sweeping: sessions should go now, and none be woken.
+    pub(super) fn stop_sweeping(&self) {
+        self.sweep.abort();
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.sweep.abort();
+        self.others.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn probe(parts: UpkeepParts) {
+    let mut ticks = interval(PROBE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (store, bus) = tokio::join!(
+            timeout(PROBE_EVERY, parts.store.probe()), //
+            timeout(PROBE_EVERY, parts.bus.probe()),
+        );
+        let (store, bus, lease) = (matches!(store, Ok(Ok(()))), matches!(bus, Ok(Ok(()))), parts.lease.is_held());
+        for (what, good) in [("store", store), ("bus", bus), ("lease", lease)] {
+            if !good {
+                parts.metrics.probe_failures.with_label_values(&[what]).inc();
+            }
+        }
+        let was_ready = parts.readiness.is_ready();
+        parts.readiness.probed(store && bus && lease);
+        match (was_ready, parts.readiness.is_ready()) {
+            (false, true) => tracing::info!("the node is ready"),
+            (true, false) => tracing::warn!(store, bus, lease, "the node is no longer ready"),
+            (true, true) | (false, false) => {}
+        }
+    }
+}
+
+async fn sweep(parts: UpkeepParts) {
+    let mut ticks = interval(parts.sweep_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep_once(&parts).await {
+            tracing::warn!(%error, "a sweep was not finished; the next one goes on");
+        }
+    }
+}
+
+async fn sweep_once(parts: &UpkeepParts) -> StoreResult<()> {
+    for session_id in parts.store.sessions_with_tasks(PAGE).await? {
+        parts.sessions.wake(session_id);
+    }
+    lapse_inbox(parts).await?;
+    for _ in 0..STEPS {
+        if !parts.store.prune(parts.clock.now(), &parts.retention).await? {
+            break;
+        }
+    }
+    let coverage = parts.store.key_coverage(parts.clock.now()).await?;
+    parts.metrics.members_without_key.set(gauge(coverage.without_key));
+    parts.metrics.rotations_open.set(gauge(coverage.rotations_open));
+    parts.metrics.rotation_oldest_ms.set(coverage.oldest_ms);
+    Ok(())
+}
+
+async fn lapse_inbox(parts: &UpkeepParts) -> StoreResult<()> {
+    for _ in 0..STEPS {
+        let lapsed = parts.store.lapse_inbox(parts.clock.now(), PAGE).await?;
+        let full = lapsed.len() as u64 >= PAGE;
+        parts.metrics.inbox_lapsed.inc_by(lapsed.len() as u64);
+        let mut by_user: HashMap<UserId, Vec<InboxId>> = HashMap::new();
+        for (user_id, inbox_id) in lapsed {
+            by_user.entry(user_id).or_default().push(inbox_id);
+        }
+        for (user_id, inbox_ids) in by_user {
+            parts.subscriptions.signal(user_id, UserSignal::Withdrawn(inbox_ids)).await;
+        }
+        if !full {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

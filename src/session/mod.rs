@@ -1,0 +1,10 @@
+//! Sessions: the pure state, the actor around it, and who lives on this node.
+
+mod actor;
+mod clock;
+mod outgoing;
+mod router;
+pub mod state;
+
+pub use clock::{Clock, SystemClock};
+pub use router::{Commits, SessionParts, Sessions, SessionsOptions};

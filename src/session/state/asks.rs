@@ -1,0 +1,171 @@
+//! Whom to ask for keys: one mechanism for rotations, late joiners and lost keys.
+//!
+//! Asks are not stored: they follow from who lacks which key. What is kept in memory is which of them are open, so
+//! that nobody is asked twice for the same, and a bounded number at once.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::{KeyEpoch, Timestamp, UserId};
+
+use super::{AskFor, Online, SessionState};
+
+/// The most `SendRoomKeyNotification`s of a session that are open at once.
+pub(super) const MAX_OPEN: usize = 256;
+
+/// Milliseconds after which a holder who did not answer is passed by for another.
+const RETRY_MS: i64 = 15_000;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asks {
+    open: BTreeMap<(UserId, KeyEpoch), Open>,
+    new_key: Option<(UserId, KeyEpoch)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    to: UserId,
+    since: Timestamp,
+}
+
+impl Asks {
+    /// A member was given this key, or it was withheld.
+    pub(super) fn answered(&mut self, member: UserId, epoch: KeyEpoch) {
+        self.open.remove(&(member, epoch));
+    }
+
+    /// A member's ask is open no longer, though it may come again.
+    pub(super) fn forget(&mut self, member: UserId, epoch: Option<KeyEpoch>) {
+        if let Some(epoch) = epoch {
+            self.open.remove(&(member, epoch));
+        }
+    }
+
+    /// All asks of an epoch, for its rotator's key too.
+    pub(super) fn forget_epoch(&mut self, epoch: KeyEpoch) {
+        self.open.retain(|(_, of), _| *of != epoch);
+        self.new_key.take_if(|(_, of)| *of == epoch);
+    }
+
+    /// Another goes on with a key that is made: the asks for its members come anew, that for the key does not.
+    pub(super) fn hand_over(&mut self, epoch: KeyEpoch) {
+        self.open.retain(|(_, of), _| *of != epoch);
+    }
+
+    /// An epoch is the current one: asks of others no longer matter.
+    pub(super) fn keep_epoch(&mut self, epoch: KeyEpoch) {
+        self.open.retain(|(_, of), _| *of == epoch);
+        self.new_key = None;
+    }
+
+    /// A member is gone: nobody asks for them, and what they were asked goes to others.
+    pub(super) fn forget_member(&mut self, gone: UserId) {
+        self.open.retain(|(member, _), open| *member != gone && open.to != gone);
+        self.new_key.take_if(|(to, _)| *to == gone);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When an unanswered ask should go to another.
+    pub(super) fn next_retry(&self) -> Option<Timestamp> {
+        self.open.values().map(|open| open.since.plus_millis(RETRY_MS)).min()
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (UserId, KeyEpoch, UserId)> {
+        self.open.iter().map(|((member, epoch), open)| (*member, *epoch, open.to))
+    }
+}
+
+impl SessionState {
+    /// A user has a new connection: what they were asked and have not answered is asked again.
+    pub fn member_connected(&mut self, user_id: UserId) {
+        self.asks.open.retain(|_, open| open.to != user_id);
+        self.asks.new_key.take_if(|(to, _)| *to == user_id);
+    }
+
+    /// The asks that are due and not open yet, now open: the rotator's first, then holders'.
+    pub fn due_asks(&mut self, now: Timestamp, online: Online<'_>) -> Vec<AskFor> {
+        let mut due = Vec::new();
+        if self.head.ended || self.key_state().is_none() {
+            return due;
+        }
+        self.ask_rotator(now, &mut due);
+        self.ask_holders(now, online, &mut due);
+        due
+    }
+
+    /// Whether nothing is open that only a live session looks after: a rotation's deadline, an unanswered ask.
+    pub fn is_quiet(&self) -> bool {
+        self.rotation().is_none() && self.asks.open.is_empty()
+    }
+
+    /// Whether members lack a key, or one is being made: whether a new connection of a member may be asked.
+    pub fn wants_keys(&self) -> bool {
+        self.rotation().is_some() || !self.without_key.is_empty()
+    }
+
+    fn ask_rotator(&mut self, now: Timestamp, due: &mut Vec<AskFor>) {
+        let Some(rotation) = self.rotation() else { return };
+        let (to, epoch, started) = (rotation.rotator, rotation.epoch, rotation.started);
+        if !started && self.asks.new_key != Some((to, epoch)) {
+            self.asks.new_key = Some((to, epoch));
+            due.push(AskFor::NewKey { to, epoch });
+        }
+        for member in &self.waiting {
+            if self.asks.open.len() >= MAX_OPEN {
+                return;
+            }
+            if let std::collections::btree_map::Entry::Vacant(place) = self.asks.open.entry((*member, epoch)) {
+                place.insert(Open { to, since: now });
+                due.push(AskFor::Key { to, member: *member, epoch });
+            }
+        }
+    }
+
+    fn ask_holders(&mut self, now: Timestamp, online: Online<'_>, due: &mut Vec<AskFor>) {
+        let Some(epoch) = self.current_epoch() else { return };
+        if self.without_key.is_empty() {
+            return;
+        }
+        let mut load: BTreeMap<UserId, usize> = BTreeMap::new();
+        for holder in self.holders().filter(|holder| online(holder.user_id)) {
+            load.insert(holder.user_id, 0);
+        }
+        for open in self.asks.open.values() {
+            load.entry(open.to).and_modify(|asks| *asks += 1);
+        }
+        for member in &self.without_key {
+            let asked = self.asks.open.get(&(*member, epoch)).copied();
+            let unanswered = |open: Open| !online(open.to) || now.millis_since(open.since) >= RETRY_MS;
+            if asked.is_some_and(|open| !unanswered(open)) {
+                continue;
+            }
+            if asked.is_none() && self.asks.open.len() >= MAX_OPEN {
+                return;
+            }
+            let withheld_by = self.members.get(member).map(|one| &one.keys.withheld_by);
+            let willing = |holder: &UserId| withheld_by.is_none_or(|by| !by.contains(holder));
+            let other = |holder: &UserId| asked.is_none_or(|open| open.to != *holder);
+            let chosen = load
+                .iter()
+                .filter(|(holder, _)| willing(holder) && other(holder))
+                .min_by_key(|(_, asks)| **asks)
+                .map(|(holder, _)| *holder);
+            match (chosen, asked) {
+                (Some(to), _) => {
+                    load.entry(to).and_modify(|asks| *asks += 1);
+                    self.asks.open.insert((*member, epoch), Open { to, since: now });
+                    due.push(AskFor::Key { to, member: *member, epoch });
+                }
+                // Nobody else can be asked: who is still there keeps the ask, and is looked at again later.
+                (None, Some(open)) if online(open.to) => {
+                    self.asks.open.insert((*member, epoch), Open { since: now, ..open });
+                }
+                (None, Some(_)) => drop(self.asks.open.remove(&(*member, epoch))),
+                (None, None) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Accounts and tokens.
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::SqliteStore;
+use super::column::{Columns, Hex, failed, json};
+use super::snapshot::{CLOSED, NEW_KEY};
+use crate::protocol::{SessionId, Timestamp, UserId};
+use crate::store::{NewPublicKey, StoreError, StoreResult, TokenHash, TokenOwner, UserRow};
+
+impl SqliteStore {
+    pub(super) async fn insert_user(&self, user: &UserRow) -> StoreResult<()> {
+        let mut write = self.writer.begin().await?;
+        let added = sqlx::query(
+            "INSERT INTO users (user_id, name, display_name, password_hash, public_key, fingerprint, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        )
+        .bind(&user.user_id.as_bytes()[..])
+        .bind(user.name.as_str())
+        .bind(user.display_name.as_deref())
+        .bind(user.password_hash.as_str())
+        .bind(user.public_key.as_str())
+        .bind(user.fingerprint.as_str())
+        .bind(user.created_at.as_millis())
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        if added.rows_affected() == 0 {
+            return Err(StoreError::Conflict("the name of an account"));
+        }
+        Ok(write.commit().await?)
+    }
+
+    pub(super) async fn find_user_by_name(&self, name: &str) -> StoreResult<Option<UserRow>> {
+        let row = sqlx::query("SELECT * FROM users WHERE name = ?1 AND closed_at IS NULL")
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(user).transpose()
+    }
+
+    pub(super) async fn find_user_by_id(&self, user_id: UserId) -> StoreResult<Option<UserRow>> {
+        let row = sqlx::query("SELECT * FROM users WHERE user_id = ?1 AND closed_at IS NULL")
+            .bind(&user_id.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(user).transpose()
+    }
+
+    pub(super) async fn find_public_keys(&self, users: &[UserId]) -> StoreResult<Vec<(UserId, String)>> {
+        let users: Vec<Hex> = users.iter().copied().map(Hex::from).collect();
+        let rows = sqlx::query(
+            "SELECT user_id, public_key FROM json_each(?1) AS asked CROSS JOIN users ON user_id = unhex(asked.value)
+             WHERE closed_at IS NULL",
+        )
+        .bind(json(&users))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|row| Ok((row.user("user_id")?, row.col("public_key")?))).collect()
+    }
+
+    pub(super) async fn insert_token(&self, hash: TokenHash, owner: &TokenOwner, keep: u32) -> StoreResult<()> {
+        let user = &owner.user_id.as_bytes()[..];
+        let mut write = self.writer.begin().await?;
+        sqlx::query("INSERT INTO tokens (hash, user_id, expires_at) VALUES (?1, ?2, ?3)")
+            .bind(&hash.0[..])
+            .bind(user)
+            .bind(owner.expires_at.as_millis())
+            .execute(write.connection())
+            .await
+            .map_err(failed)?;
+        sqlx::query(
+            "DELETE FROM tokens WHERE user_id = ?1 AND (expires_at <= ?2 OR id NOT IN
+                (SELECT id FROM tokens WHERE user_id = ?1 AND expires_at > ?2 ORDER BY id DESC LIMIT ?3))",
+        )
+        .bind(user)
+        .bind(self.clock.now().as_millis())
+        .bind(i64::from(keep))
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        Ok(write.commit().await?)
+    }
+
+    pub(super) async fn find_token(&self, hash: TokenHash, now: Timestamp) -> StoreResult<Option<TokenOwner>> {
+        let row = sqlx::query(
+            "SELECT user_id, expires_at FROM tokens JOIN users USING (user_id)
+             WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL",
+        )
+        .bind(&hash.0[..])
+        .bind(now.as_millis())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed)?;
+        row.map(|row| Ok(TokenOwner { user_id: row.user("user_id")?, expires_at: row.time("expires_at")? })).transpose()
+    }
+
+    pub(super) async fn delete_token(&self, hash: TokenHash) -> StoreResult<Option<UserId>> {
+        let mut write = self.writer.begin().await?;
+        let row = sqlx::query("DELETE FROM tokens WHERE hash = ?1 RETURNING user_id")
+            .bind(&hash.0[..])
+            .fetch_optional(write.connection())
+            .await
+            .map_err(failed)?;
+        let owner = row.map(|row| row.user("user_id")).transpose()?;
+        write.commit().await?;
+        Ok(owner)
+    }
+
+    pub(super) async fn find_dead_tokens(&self, hashes: &[TokenHash], now: Timestamp) -> StoreResult<Vec<TokenHash>> {
+        let asked: Vec<String> = hashes.iter().map(digits).collect();
+        let live = sqlx::query(
+            "SELECT hash FROM json_each(?1) AS asked CROSS JOIN tokens ON hash = unhex(asked.value)
+                JOIN users USING (user_id)
+             WHERE expires_at > ?2 AND closed_at IS NULL",
+        )
+        .bind(json(&asked))
+        .bind(now.as_millis())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        let live = live.iter().map(|row| row.col::<Vec<u8>>("hash")).collect::<StoreResult<Vec<_>>>()?;
+        let live: std::collections::HashSet<&[u8]> = live.iter().map(Vec::as_slice).collect();
+        Ok(hashes.iter().copied().filter(|hash| !live.contains(&hash.0[..])).collect())
+    }
+
+    pub(super) async fn update_password(
+        &self,
+        user_id: UserId,
+        password_hash: &str,
+        keep: TokenHash,
+    ) -> StoreResult<()> {
+        let mut write = self.writer.begin().await?;
+        sqlx::query("UPDATE users SET password_hash = ?2 WHERE user_id = ?1 AND closed_at IS NULL")
+            .bind(&user_id.as_bytes()[..])
+            .bind(password_hash)
+            .execute(write.connection())
+            .await
+            .map_err(failed)?;
+        sqlx::query("DELETE FROM tokens WHERE user_id = ?1 AND hash <> ?2")
+            .bind(&user_id.as_bytes()[..])
+            .bind(&keep.0[..])
+            .execute(write.connection())
+            .await
+            .map_err(failed)?;
+        Ok(write.commit().await?)
+    }
+
+    pub(super) async fn update_public_key(&self, user_id: UserId, key: &NewPublicKey) -> StoreResult<Vec<SessionId>> {
+        let mut write = self.writer.begin().await?;
+        let changed =
+            sqlx::query("UPDATE users SET public_key = ?2, fingerprint = ?3 WHERE user_id = ?1 AND closed_at IS NULL")
+                .bind(&user_id.as_bytes()[..])
+                .bind(key.public_key.as_str())
+                .bind(key.fingerprint.as_str())
+                .execute(write.connection())
+                .await
+                .map_err(failed)?;
+        if changed.rows_affected() == 0 {
+            return Ok(Vec::new());
+        }
+        const TELL: &str = "
+            INSERT INTO tasks (session_id, user_id, kind, fingerprint)
+            SELECT session_id, user_id, ?2, ?3 FROM members WHERE user_id = ?1
+            RETURNING session_id";
+        let sessions = add_tasks(write.connection(), TELL, user_id, NEW_KEY, Some(&key.fingerprint)).await?;
+        write.commit().await?;
+        Ok(sessions)
+    }
+
+    pub(super) async fn end_account(&self, user_id: UserId, now: Timestamp) -> StoreResult<Vec<SessionId>> {
+        let mut write = self.writer.begin().await?;
+        let closed = sqlx::query(
+            "UPDATE users SET closed_at = ?2, password_hash = '', display_name = NULL
+             WHERE user_id = ?1 AND closed_at IS NULL",
+        )
+        .bind(&user_id.as_bytes()[..])
+        .bind(now.as_millis())
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        if closed.rows_affected() == 0 {
+            return Ok(Vec::new());
+        }
+        for sql in ["DELETE FROM tokens WHERE user_id = ?1", "DELETE FROM inbox WHERE user_id = ?1"] {
+            sqlx::query(sql).bind(&user_id.as_bytes()[..]).execute(write.connection()).await.map_err(failed)?;
+        }
+        const TELL: &str = "
+            INSERT INTO tasks (session_id, user_id, kind, fingerprint)
+            SELECT session_id, ?1, ?2, ?3 FROM (
+                SELECT session_id FROM members WHERE user_id = ?1
+                UNION SELECT session_id FROM join_requests WHERE user_id = ?1
+                UNION SELECT session_id FROM invitations WHERE invitee = ?1)
+            RETURNING session_id";
+        let sessions = add_tasks(write.connection(), TELL, user_id, CLOSED, None).await?;
+        write.commit().await?;
+        Ok(sessions)
+    }
+}
+
+async fn add_tasks(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    user_id: UserId,
+    kind: &str,
+    fingerprint: Option<&str>,
+) -> StoreResult<Vec<SessionId>> {
+    let rows = sqlx::query(sql)
+        .bind(&user_id.as_bytes()[..])
+        .bind(kind)
+        .bind(fingerprint)
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(SqliteRow::session).collect()
+}
+
+fn user(row: &SqliteRow) -> StoreResult<UserRow> {
+    Ok(UserRow {
+        user_id: row.user("user_id")?,
+        name: row.col("name")?,
+        display_name: row.col("display_name")?,
+        password_hash: row.col("password_hash")?,
+        public_key: row.col("public_key")?,
+        fingerprint: row.col("fingerprint")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn digits(hash: &TokenHash) -> String {
+    hash.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        text
+    })
+}

@@ -1,0 +1,118 @@
+//! Who owns which session, and who lives.
+
+use sqlx::Row;
+
+use super::SqliteStore;
+use super::column::{Columns, failed, int};
+use crate::protocol::SessionId;
+use crate::store::{Claim, Claimed, NodeRow, StoreError, StoreResult};
+
+impl SqliteStore {
+    pub(super) async fn take_session(&self, session_id: SessionId, node_id: &str) -> StoreResult<Claim> {
+        let mut write = self.writer.begin().await?;
+        let taken = sqlx::query(
+            "UPDATE sessions SET owner_node = ?2, fence = fence + 1
+             WHERE session_id = ?1 AND ended_at IS NULL
+               AND (owner_node IS NULL OR owner_node = ?2
+                    OR NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?3))
+             RETURNING fence, version",
+        )
+        .bind(&session_id.as_bytes()[..])
+        .bind(node_id)
+        .bind(self.clock.now().as_millis())
+        .fetch_optional(write.connection())
+        .await
+        .map_err(failed)?;
+        let Some(taken) = taken else {
+            drop(write);
+            return self.owner_of(session_id).await;
+        };
+        let (fence, version) = (taken.count("fence")?, taken.count("version")?);
+        write.commit().await?;
+        // Read after the commit: with the fence raised nobody else's commit is taken any more.
+        let snapshot = self.read_snapshot(session_id).await?;
+        let tasks = self.find_tasks(session_id).await?;
+        Ok(Claim::Mine(Box::new(Claimed { fence, version, snapshot, tasks })))
+    }
+
+    async fn owner_of(&self, session_id: SessionId) -> StoreResult<Claim> {
+        let owner: Option<Option<String>> =
+            sqlx::query_scalar("SELECT owner_node FROM sessions WHERE session_id = ?1 AND ended_at IS NULL")
+                .bind(&session_id.as_bytes()[..])
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(failed)?;
+        match owner {
+            None => Ok(Claim::NoSession),
+            Some(Some(owner)) => Ok(Claim::OwnedBy(owner)),
+            Some(None) => Err(StoreError::Unavailable("the session has just been given up".to_owned())),
+        }
+    }
+
+    pub(super) async fn give_session_up(&self, session_id: SessionId, node_id: &str, fence: u64) -> StoreResult<()> {
+        let mut write = self.writer.begin().await?;
+        sqlx::query("UPDATE sessions SET owner_node = NULL WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3")
+            .bind(&session_id.as_bytes()[..])
+            .bind(node_id)
+            .bind(int(fence))
+            .execute(write.connection())
+            .await
+            .map_err(failed)?;
+        Ok(write.commit().await?)
+    }
+
+    pub(super) async fn write_lease(&self, node_id: &str, lease_ms: i64) -> StoreResult<NodeRow> {
+        let mut write = self.writer.begin().await?;
+        // By the clock at the moment of writing: waiting for the writer must not shorten the lease.
+        let expires_at = self.clock.now().plus_millis(lease_ms);
+        sqlx::query(
+            "INSERT INTO nodes (node_id, expires_at) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at",
+        )
+        .bind(node_id)
+        .bind(expires_at.as_millis())
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        write.commit().await?;
+        Ok(NodeRow { node_id: node_id.to_owned(), expires_at })
+    }
+
+    pub(super) async fn delete_lease(&self, node_id: &str) -> StoreResult<()> {
+        let mut write = self.writer.begin().await?;
+        for sql in
+            ["UPDATE sessions SET owner_node = NULL WHERE owner_node = ?1", "DELETE FROM nodes WHERE node_id = ?1"]
+        {
+            sqlx::query(sql).bind(node_id).execute(write.connection()).await.map_err(failed)?;
+        }
+        Ok(write.commit().await?)
+    }
+
+    /// A session's version and latest `seq`, ended or not: both stay readable until the history is removed.
+    pub(super) async fn find_position(&self, session_id: SessionId) -> StoreResult<Option<(u64, u64)>> {
+        let row = sqlx::query("SELECT version, last_seq FROM sessions WHERE session_id = ?1")
+            .bind(&session_id.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)?;
+        row.map(|row| Ok((row.count("version")?, row.count("last_seq")?))).transpose()
+    }
+
+    /// The JSON of the answer that a session's creator got, by the creator's own id for it.
+    pub(super) async fn find_creation_reply(
+        &self,
+        creator: crate::protocol::UserId,
+        id: &crate::protocol::ClientId,
+    ) -> StoreResult<Option<String>> {
+        let row = sqlx::query(
+            "SELECT creation_reply FROM sessions JOIN session_heads USING (session_id)
+             WHERE creator = ?1 AND client_session_id = ?2",
+        )
+        .bind(&creator.as_bytes()[..])
+        .bind(&*id.0)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed)?;
+        Ok(row.and_then(|row| row.try_get::<Option<String>, _>(0).ok().flatten()))
+    }
+}

@@ -1,0 +1,55 @@
+//! Multi-row inserts of a few fixed sizes, so that each is prepared once and a batch is few statements.
+
+use std::sync::Arc;
+
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
+
+/// Rows of one statement, from the largest size down; 1 must be the last.
+const SIZES: [usize; 3] = [64, 8, 1];
+
+/// `INSERT .. VALUES (..), (..)` in each of the sizes.
+#[derive(Debug)]
+pub(super) struct Insert {
+    sizes: [(usize, Arc<str>); SIZES.len()],
+}
+
+impl Insert {
+    /// `head` goes up to `VALUES`, `row` is one row's placeholders.
+    pub(super) fn new(head: &str, row: &str) -> Self {
+        let sql = |rows: usize| format!("{head} VALUES {}", vec![row; rows].join(", ")).into();
+        Self { sizes: SIZES.map(|rows| (rows, sql(rows))) }
+    }
+
+    /// Inserts all rows, `bind` giving each one's values in the order of the placeholders.
+    pub(super) async fn run<R>(
+        &self,
+        connection: &mut SqliteConnection,
+        mut rows: &[R],
+        bind: impl Fn(&R, &mut Values),
+    ) -> sqlx::Result<()> {
+        for (size, sql) in &self.sizes {
+            while rows.len() >= *size {
+                let (chunk, rest) = rows.split_at(*size);
+                rows = rest;
+                let mut values = Values(SqliteArguments::default());
+                for row in chunk {
+                    bind(row, &mut values);
+                }
+                sqlx::query_with(AssertSqlSafe(Arc::clone(sql)), values.0).execute(&mut *connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The values of a statement, in order.
+#[derive(Debug)]
+pub(super) struct Values(SqliteArguments);
+
+impl Values {
+    /// Adds one.
+    pub(super) fn push<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(&mut self, value: T) {
+        self.0.add(value).expect("bytes, texts and integers always encode");
+    }
+}

@@ -38,10 +38,11 @@ fn main() -> ExitCode {
     let Arguments { listen, data_dir, config, log_format, command } = Arguments::parse();
     let flags = [("http.listen", listen), ("store.data_dir", data_dir), ("telemetry.log_format", log_format)];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    let result = Config::load(&Sources::of_process(config, flags)).map_err(Into::into).and_then(|config| match command {
-        Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
-        None => actix_web::rt::System::new().block_on(serve(config)),
-    });
+    let result =
+        Config::load(&Sources::of_process(config, flags)).map_err(Into::into).and_then(|config| match command {
+            Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
+            None => actix_web::rt::System::new().block_on(serve(config)),
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

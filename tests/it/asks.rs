@@ -9,8 +9,9 @@ async fn an_ask_goes_to_the_connection_that_spoke_and_again_to_the_next_one() {
     let node = Node::shared().await;
     let alice = node.user("alice").await;
     let [mut b, mut c, _] = node.three().await;
-    let (mut one, mut two) = (alice.connect().await, alice.connect().await);
+    let mut one = alice.connect().await;
     let sid = encrypted(&mut one, &mut [&mut b, &mut c]).await;
+    let mut two = alice.connect().await;
     b.ok("leave_session", of(&sid)).await;
     mark(&sid, &mut two, &mut [&mut one]).await;
     two.expect("UpdateRoomKeyNotification").await;
@@ -67,14 +68,15 @@ async fn at_most_256_asks_of_a_session_are_open_at_once() {
     let sid = plain(&mut a, &mut []).await;
     a.ok("set_session_info", json!({"session_id": sid, "join_policy": "open"})).await;
     let mut joining = tokio::task::JoinSet::new();
-    for _ in 0..MEMBERS {
+    for joined in 0..MEMBERS {
+        // A few at a time: passwords are hashed slowly, and a node takes only so many at once.
+        if joined >= 4 {
+            assert_eq!(joining.join_next().await.expect("a task").expect("no panic")["status"], "joined");
+        }
         let sid = sid.clone();
         joining.spawn(async move { node.client("many").await.ok("join_session", of(&sid)).await });
     }
-    // Two cores and a slow password hash: the deadline of one wait is not that of all of them together.
-    while let Some(joined) = joining.join_next().await {
-        assert_eq!(joined.expect("no panic")["status"], "joined");
-    }
+    joining.join_all().await;
     a.ok("e2eeize_session", of(&sid)).await;
     let mut asked = Vec::new();
     for _ in 0..256 {

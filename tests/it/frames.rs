@@ -163,15 +163,15 @@ async fn a_close_is_answered_with_its_code() {
 
 #[tokio::test]
 async fn a_frame_that_is_too_large_is_closed_with_1009_before_it_has_come() {
-    let node = Node::start(&[("limits.frame_bytes", "4096")]).await;
+    let node = Node::start(&[("limits.frame_bytes", "8192"), ("limits.text_bytes", "4096")]).await;
     let mut client = node.client("alice").await;
-    assert_eq!(client.started["limits"]["frame_bytes"], 4096);
+    assert_eq!(client.started["limits"]["frame_bytes"], 8192);
     // At the limit it is taken.
-    let padding = "x".repeat(4096 - r#"{"id":3,"type":"ping","body":{"x":""}}"#.len());
+    let padding = "x".repeat(8192 - r#"{"id":3,"type":"ping","body":{"x":""}}"#.len());
     client.text(&format!(r#"{{"id":3,"type":"ping","body":{{"x":"{padding}"}}}}"#)).await;
     assert_eq!(client.reply_where(|reply| reply["reply_to"] == 3).await["type"], "ping");
     // A header alone, for more than that: nothing of the payload is waited for.
-    client.ws.send_raw(&[0x81, 0x80 | 126, 0x10, 0x01, 1, 2, 3, 4]).await;
+    client.ws.send_raw(&[0x81, 0x80 | 126, 0x20, 0x01, 1, 2, 3, 4]).await;
     assert_eq!(client.closed().await, 1009);
 
     let mut client = node.client("bob").await;
@@ -180,7 +180,7 @@ async fn a_frame_that_is_too_large_is_closed_with_1009_before_it_has_come() {
 
     // Fragments count together.
     let mut client = node.client("carol").await;
-    client.ws.send_raw(&ws::frame(ws::TEXT, &[b' '; 4000])).await;
-    client.ws.send_raw(&ws::frame(0, &[b' '; 4000])).await;
+    client.ws.send_raw(&ws::frame(ws::TEXT, &[b' '; 8000])).await;
+    client.ws.send_raw(&ws::frame(0, &[b' '; 8000])).await;
     assert_eq!(client.closed().await, 1009);
 }

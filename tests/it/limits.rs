@@ -8,10 +8,10 @@ use crate::support::*;
 #[tokio::test]
 async fn what_the_node_takes_is_told_at_the_start() {
     let settings =
-        [("limits.frame_bytes", "5000"), ("limits.requests_in_flight", "3"), ("limits.requests_per_s", "200")];
+        [("limits.frame_bytes", "100000"), ("limits.requests_in_flight", "3"), ("limits.requests_per_s", "200")];
     let node = Node::start(&settings).await;
     let client = node.client("alice").await;
-    let expected = json!({"frame_bytes": 5000, "requests_in_flight": 3, "requests_per_s": 200});
+    let expected = json!({"frame_bytes": 100_000, "requests_in_flight": 3, "requests_per_s": 200});
     assert_eq!(client.started["limits"], expected);
 }
 

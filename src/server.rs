@@ -26,11 +26,11 @@ pub use program::{check_config, stop_signal};
 pub use tls::TlsError;
 
 use upkeep::{Upkeep, UpkeepParts};
-use wiring::{LeasedCommits, Ripples, SessionCounts};
+use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
 use crate::cluster::{Bus, Lease, LocalBus};
-use crate::config::{Config, HttpSettings};
+use crate::config::Config;
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::CloseCode;
@@ -42,6 +42,22 @@ use crate::telemetry::Metrics;
 
 /// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
 const BACKLOG: u32 = 4096;
+
+/// What all listeners have in common. Signals are the program's business, not the library's.
+macro_rules! tuned {
+    ($server:expr, $settings:expr, $workers:expr) => {
+        $server
+            .workers($workers)
+            .backlog(BACKLOG)
+            .keep_alive(Duration::from_secs($settings.keep_alive_s))
+            .client_request_timeout(Duration::from_secs($settings.request_timeout_s))
+            .client_disconnect_timeout(Duration::from_secs(5))
+            .max_connections(100_000)
+            .max_connection_rate(1024)
+            .shutdown_timeout(5)
+            .disable_signals()
+    };
+}
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +198,7 @@ impl Node {
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
-            stats: Arc::new(SessionCounts(Arc::clone(&metrics))),
+            metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
         let time = Arc::clone(&clock);
@@ -195,6 +211,7 @@ impl Node {
             node: lease.node_id().to_owned(),
             clock: Arc::new(move || time.now()),
             token_hash: |text| Token::parse(text).map(|token| token.hash()),
+            metrics: Arc::clone(&metrics),
         });
         let ripples = Ripples { subscriptions: subscriptions.clone(), sessions: sessions.clone() };
         let parts = AccountParts {
@@ -319,22 +336,6 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> 
     listen().map_err(|error| StartError::Listen { key, address, error })
 }
 
-/// What all listeners have in common. Signals are the program's business, not the library's.
-macro_rules! tuned {
-    ($server:expr, $settings:expr, $workers:expr) => {
-        $server
-            .workers($workers)
-            .backlog(BACKLOG)
-            .keep_alive(Duration::from_secs($settings.keep_alive_s))
-            .client_request_timeout(Duration::from_secs($settings.request_timeout_s))
-            .client_disconnect_timeout(Duration::from_secs(5))
-            .max_connections(100_000)
-            .max_connection_rate(1024)
-            .shutdown_timeout(5)
-            .disable_signals()
-    };
-}
-
 fn workers(setting: usize) -> usize {
     if setting > 0 { setting } else { cores() }
 }
@@ -356,7 +357,6 @@ fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: &str, metrics:
         metrics.commit_rows.observe(report.rows as f64);
         metrics.commit_seconds.observe(report.took.as_secs_f64());
         metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
-        metrics.commit_failures.inc_by(report.failed as u64);
     };
     GroupCommit::start(store, node_id.to_owned(), options, Some(Arc::new(observer)))
 }

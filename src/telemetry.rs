@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetrySettings};
 use crate::protocol::ErrorCode;
+use crate::store::CommitError;
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,7 @@ metrics! {
     commit_rows: Histogram = "conclave_commit_batch_rows", "Rows of one transaction.", ROWS;
     commit_seconds: Histogram = "conclave_commit_batch_seconds", "Seconds that one transaction took.", SECONDS;
     commit_queue: IntGauge = "conclave_commit_queue", "Commits that wait for the next transaction.", ();
-    commit_failures: IntCounter = "conclave_commit_failures_total", "Commits of sessions that were not taken.", ();
+    commit_failures: IntCounterVec = "conclave_commit_failures_total", "Commits of sessions that were not taken, by reason.", &["reason"];
     rotations: IntCounterVec = "conclave_rotations_total", "Rotations that ended, by cause and result.", &["cause", "result"];
     rotations_open: IntGauge = "conclave_rotations_open", "Rotations under way, in the whole store.", ();
     rotation_oldest_ms: IntGauge = "conclave_rotation_oldest_milliseconds", "Age of the oldest rotation under way.", ();
@@ -233,6 +234,18 @@ impl Metrics {
     /// A rotation ended. `cause` is why the session was marked, or `demand`.
     pub fn rotation(&self, cause: &'static str, result: RotationResult) {
         self.rotations.with_label_values(&[cause, result.label()]).inc();
+    }
+
+    /// A session's commit was not taken.
+    pub fn commit_failed(&self, error: &CommitError) {
+        let reason = match error {
+            CommitError::NotOwner => "not_owner",
+            CommitError::AlreadyMade => "already_made",
+            CommitError::Refused(_) => "refused",
+            CommitError::Unknown(_) => "unknown",
+            CommitError::Overloaded => "overloaded",
+        };
+        self.commit_failures.with_label_values(&[reason]).inc();
     }
 
     /// A request went over a limit.

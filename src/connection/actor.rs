@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use actix::{Actor, ActorContext, StreamHandler};
@@ -194,7 +193,7 @@ impl ConnectionActor {
                 dispatch::take(&self.hub, &self.link, id, request);
             }
             Err(unreadable) => {
-                self.hub.node.counts.unreadable.fetch_add(1, Ordering::Relaxed);
+                self.hub.node.metrics.command("unreadable", Some(unreadable.refusal.code));
                 match unreadable.id {
                     Some(id) => {
                         self.unreadable = 0;

@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::protocol::{ErrorCode, Refusal, Reply, Request, RequestId, SessionId};
 use crate::session::state::Command;
+use crate::telemetry::Limit;
 
 use super::hub::Hub;
 use super::lanes::Pace;
@@ -56,7 +56,7 @@ fn admit(hub: &Hub, link: &Link, request: &Request) -> Result<(), Refusal> {
     }
     if let Some(identity) = link.identity.get() {
         identity.throttle.admit(hub.node.nanos(), hub.node.limits.requests_per_s).map_err(|wait| {
-            hub.node.counts.rate_limited.fetch_add(1, Ordering::Relaxed);
+            hub.node.metrics.limited(Limit::Requests);
             Refusal::rate_limited("too many requests", wait.div_ceil(1_000_000).max(1))
         })?;
     }
@@ -171,7 +171,7 @@ pub(super) fn slot(
     session_id: Option<SessionId>,
 ) -> Option<ReplySlot> {
     let user_id = link.user_id()?;
-    link.command_sent(id, session_id);
+    link.command_sent(id, name, session_id);
     let caller = Caller { user_id, connection: link.key, request_id: id, request: name };
     Some(ReplySlot::new(caller, Arc::clone(&hub.node.deliveries)))
 }
@@ -185,6 +185,7 @@ pub(super) fn finish(
     outcome: &Result<Reply, Refusal>,
 ) {
     link.answer(id, name, outcome);
+    hub.node.metrics.command(name, outcome.as_ref().err().map(|refusal| refusal.code));
     link.request_done();
     if let Some(session_id) = session_id {
         let freed = link.left_lane(session_id);

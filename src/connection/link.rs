@@ -61,6 +61,9 @@ enum Ending {
     CutOff(Instant),
 }
 
+/// A command whose answer is to come: its id, its name, and its lane.
+type Sent = (RequestId, &'static str, Option<SessionId>);
+
 /// A join or leave of this user that the hub saw while memberships were being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeenChange {
@@ -93,7 +96,7 @@ pub(super) struct Link {
     pub(super) pulse: Cell<super::pulse::Pulse>,
     outbox: RefCell<Outbox>,
     lanes: RefCell<Lanes<SessionId, Queued>>,
-    commands: RefCell<Vec<(RequestId, Option<SessionId>)>>,
+    commands: RefCell<Vec<Sent>>,
     in_flight: Cell<usize>,
     in_flight_limit: usize,
     reader: RefCell<Option<Waker>>,
@@ -101,6 +104,8 @@ pub(super) struct Link {
     peer_gone: Cell<bool>,
     peer_closed: Cell<bool>,
     ending: Cell<Ending>,
+    /// The code of the close frame, where there is one.
+    ending_code: Cell<Option<u16>>,
     _address: Option<AddressSlot>,
 }
 
@@ -143,6 +148,7 @@ impl Link {
             peer_gone: Cell::new(false),
             peer_closed: Cell::new(false),
             ending: Cell::new(Ending::Open),
+            ending_code: Cell::new(None),
             _address: parts.address,
         }
     }
@@ -224,21 +230,21 @@ impl Link {
     }
 
     /// A command goes to its session; its answer comes through the hub.
-    pub(super) fn command_sent(&self, id: RequestId, session_id: Option<SessionId>) {
-        self.commands.borrow_mut().push((id, session_id));
+    pub(super) fn command_sent(&self, id: RequestId, name: &'static str, session_id: Option<SessionId>) {
+        self.commands.borrow_mut().push((id, name, session_id));
     }
 
-    /// A command's answer has come; the requests that may go now, none if it was not under way.
-    pub(super) fn command_answered(&self, id: RequestId) -> Vec<Queued> {
+    /// A command's answer has come: its name, and the requests that may go now. None if it was not under way.
+    pub(super) fn command_answered(&self, id: RequestId) -> Option<(&'static str, Vec<Queued>)> {
         let mut commands = self.commands.borrow_mut();
-        let Some(index) = commands.iter().position(|(command, _)| *command == id) else { return Vec::new() };
-        let (_, session_id) = commands.remove(index);
+        let index = commands.iter().position(|(command, ..)| *command == id)?;
+        let (_, name, session_id) = commands.remove(index);
         if commands.is_empty() {
             *commands = Vec::new();
         }
         drop(commands);
         self.request_done();
-        session_id.map_or_else(Vec::new, |session_id| self.left_lane(session_id))
+        Some((name, session_id.map_or_else(Vec::new, |session_id| self.left_lane(session_id))))
     }
 
     // Reading.
@@ -297,6 +303,11 @@ impl Link {
         matches!(self.ending.get(), Ending::CutOff(_))
     }
 
+    /// The close code that it ends with, if any.
+    pub(super) fn ending_code(&self) -> Option<u16> {
+        self.ending_code.get()
+    }
+
     /// Since when it is ending, and whether by force.
     pub(super) fn ending_since(&self) -> Option<Instant> {
         match self.ending.get() {
@@ -307,18 +318,20 @@ impl Link {
 
     /// Ends it with a close frame, behind what is queued.
     pub(super) fn close(&self, code: CloseCode) {
-        self.begin_close(close_frame(code));
+        self.begin_close(Some(code.code()), close_frame(code));
     }
 
     /// Answers the client's close frame with the same code.
     pub(super) fn close_back(&self, code: Option<u16>) {
         self.peer_closed.set(true);
-        self.begin_close(close_frame_with(code, ""));
+        // The client's own code is not counted: it could be any of thousands.
+        self.begin_close(Some(CloseCode::Normal.code()), close_frame_with(code, ""));
         self.outbox.borrow_mut().wake();
     }
 
-    fn begin_close(&self, frame: bytes::Bytes) {
+    fn begin_close(&self, code: Option<u16>, frame: bytes::Bytes) {
         if self.is_open() {
+            self.ending_code.set(code);
             self.ending.set(Ending::Closing(Instant::now()));
             self.outbox.borrow_mut().close(frame);
             self.release();
@@ -329,6 +342,7 @@ impl Link {
     pub(super) fn cut_off(&self, code: CloseCode) {
         if !self.is_cut_off() {
             self.ending.set(Ending::CutOff(Instant::now()));
+            self.ending_code.set(Some(code.code()));
             self.outbox.borrow_mut().cut_off(close_frame(code));
             self.release();
         }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::protocol::{
-    ErrorCode, FailedMember, InviteUserToSession, JoinPolicy, NewSession, Refusal, Request, RequestId, Role,
-    ServerFrame, SessionEvent, SessionId, UserId, decode_server_frame,
+    ErrorCode, FailedMember, NewSession, Refusal, Request, RequestId, ServerFrame, SessionEvent, SessionId, UserId,
+    decode_server_frame,
 };
 use crate::session::state::Command;
 use crate::store::{EventRange, StoreError};
@@ -15,7 +15,6 @@ use super::dispatch::{finish, slot};
 use super::hub::Hub;
 use super::link::Link;
 use super::node::refusal_of;
-use super::reads::access;
 
 /// Looks up what a command needs, and hands it to its session.
 pub(super) fn start(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, request: Request) {
@@ -54,7 +53,10 @@ async fn look_up(node: &Connections, user_id: UserId, request: Request) -> Resul
             let public_key = own_key(node, user_id).await?;
             Ok(Command::Accept { body, public_key })
         }
-        Request::InviteUserToSession(body) => invite(node, user_id, body).await,
+        Request::InviteUserToSession(body) => {
+            let known = is_live(node, body.invitee).await?;
+            Ok(Command::Invite { body, known })
+        }
         Request::BanUser(body) => {
             let known = is_live(node, body.user_id).await?;
             let duration_s = body.duration_s.map(|duration| duration.0);
@@ -125,21 +127,6 @@ async fn new_session(node: &Connections, creator: UserId, mut body: NewSession) 
         });
     }
     Ok(Command::Create { body, failed })
-}
-
-/// An invitation of nobody is refused here, but only after whatever the session would refuse it for.
-async fn invite(node: &Connections, user_id: UserId, body: InviteUserToSession) -> Result<Command, Refusal> {
-    if is_live(node, body.invitee).await? {
-        return Ok(Command::Invite(body));
-    }
-    let (role, ..) = access(node, body.session_id, user_id).await?;
-    if role == Role::Member {
-        let info = node.store.session_info(body.session_id, 0, node.now()).await.map_err(refused)?;
-        if info.is_some_and(|info| info.join_policy == JoinPolicy::Closed) {
-            return Err(Refusal::new(ErrorCode::PermissionDenied, "only owner and admins invite to a closed session"));
-        }
-    }
-    Err(Refusal::new(ErrorCode::NotFound, "invitee: there is no such user"))
 }
 
 /// The event with this `seq`, as it is stored.

@@ -12,6 +12,7 @@ use crate::protocol::{
     SessionId, UserId,
 };
 use crate::store::{Membership, StoreResult, TokenHash, TokenOwner};
+use crate::telemetry::Limit;
 
 use super::catch_up::{Standing, plan};
 use super::hub::Hub;
@@ -33,7 +34,10 @@ pub(super) fn authenticate(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, body: 
     link.stage.set(Stage::Authenticating);
     let (hub, link) = (Rc::clone(hub), Rc::clone(link));
     actix_web::rt::spawn(async move {
-        match introduce(&hub, &link, body).await {
+        let introduced = introduce(&hub, &link, body).await;
+        let refused = introduced.as_ref().err().map(|refusal| refusal.code);
+        hub.node.metrics.command("authenticate", refused);
+        match introduced {
             Ok((reply, wants_keys)) => {
                 link.answer(id, "authenticate", &Ok(reply));
                 link.stage.set(Stage::Authenticated);
@@ -103,11 +107,11 @@ async fn enter(
             return Err(Refusal::invalid("token", "expected the same one as before"));
         }
     } else {
-        let throttle = node
-            .subscriptions
-            .people()
-            .arrive(user_id, link.key, node.limits.connections_per_user)
-            .map_err(|_| Refusal::rate_limited("too many connections of this user", 1000))?;
+        let throttle =
+            node.subscriptions.people().arrive(user_id, link.key, node.limits.connections_per_user).map_err(|_| {
+                node.metrics.limited(Limit::ConnectionsPerUser);
+                Refusal::rate_limited("too many connections of this user", 1000)
+            })?;
         // Nobody else sets it: one `authenticate` is answered at a time, and none after the one that succeeded.
         let _ = link.identity.set(Identity { user_id, token, expires, throttle });
         hub.identify(link, user_id);
@@ -163,7 +167,9 @@ pub(super) fn resume(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, body: Resume
     actix_web::rt::spawn(async move {
         let cursors = body.cursors.unwrap_or_default();
         let Some(user_id) = link.user_id() else { return };
-        match plan_all(&hub, &link, user_id, &cursors).await {
+        let planned = plan_all(&hub, &link, user_id, &cursors).await;
+        hub.node.metrics.command("resume", planned.as_ref().err().map(|refusal| refusal.code));
+        match planned {
             Ok((resumed, memberships)) => {
                 let starts: Vec<_> = resumed.sessions.iter().map(|one| (one.session_id, one.from_seq)).collect();
                 link.answer(id, "resume", &Ok(Reply::Resumed(resumed)));

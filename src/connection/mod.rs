@@ -31,6 +31,6 @@ mod throttle;
 
 pub use actor::upgrade;
 pub use address::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
-pub use node::{ConnectionParts, Connections, Counts, SessionPort};
+pub use node::{ConnectionParts, Connections, SessionPort};
 pub use socket::prepare_socket;
 pub use subscriptions::Subscriptions;

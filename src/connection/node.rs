@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use crate::config::{ConnectionSettings, LimitSettings};
@@ -10,6 +9,7 @@ use crate::protocol::{CloseCode, ErrorCode, Limits, Refusal, SessionId, Timestam
 use crate::session::Sessions;
 use crate::session::state::Command;
 use crate::store::{Store, StoreError, TokenHash};
+use crate::telemetry::{Limit, Metrics};
 
 use super::acks::Acks;
 use super::hub::CloseAll;
@@ -60,6 +60,8 @@ pub struct ConnectionParts {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// A token's hash, if the text can be a token.
     pub token_hash: fn(&str) -> Option<TokenHash>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The connections of one node.
@@ -73,29 +75,10 @@ pub struct Connections {
     pub(super) arguments: Limits,
     pub(super) node: String,
     pub(super) acks: Acks,
-    pub(super) counts: Counts,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) token_hash: fn(&str) -> Option<TokenHash>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     started: Instant,
-}
-
-/// Figures for operators.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Connections.
-    pub open: AtomicI64,
-    /// Bytes that wait in outboxes.
-    pub outbox_bytes: AtomicI64,
-    /// Frames of sessions pushed to connections, ever.
-    pub deliveries: AtomicU64,
-    /// Connections cut off for reading too slowly or not answering pings, ever.
-    pub cut_off: AtomicU64,
-    /// Requests refused by the rate limit, ever.
-    pub rate_limited: AtomicU64,
-    /// Frames that were no requests, ever.
-    pub unreadable: AtomicU64,
-    /// Pages of stored events that were read for connections that catch up, ever.
-    pub pages: AtomicU64,
 }
 
 impl Connections {
@@ -111,18 +94,13 @@ impl Connections {
             settings: parts.settings,
             limits: parts.limits,
             node: parts.node,
-            counts: Counts::default(),
+            metrics: parts.metrics,
             token_hash: parts.token_hash,
             clock: parts.clock,
             started: Instant::now(),
         });
         node.acks.flush_every(Duration::from_millis(node.settings.ack_flush_ms), Arc::downgrade(&node));
         node
-    }
-
-    /// Figures for operators.
-    pub const fn counts(&self) -> &Counts {
-        &self.counts
     }
 
     /// Ends all connections with `code`, and asks them to spread their coming back over `spread_ms`.
@@ -147,9 +125,10 @@ impl Connections {
     /// Counts a connection from an address.
     pub(super) fn come_from(&self, address: IpAddr) -> Result<AddressSlot, Refusal> {
         let people = self.subscriptions.people();
-        people
-            .come_from(address, self.limits.connections_per_address)
-            .map_err(|_| Refusal::rate_limited("too many connections from this address", 1000))
+        people.come_from(address, self.limits.connections_per_address).map_err(|_| {
+            self.metrics.limited(Limit::ConnectionsPerAddress);
+            Refusal::rate_limited("too many connections from this address", 1000)
+        })
     }
 
     /// Rows of a page: what was asked for, held within the maximum.

@@ -5,7 +5,6 @@
 //! runs, so live events follow without a gap and without a repetition.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::protocol::{Frame, SessionId, UserId};
@@ -88,7 +87,7 @@ async fn page(hub: &Rc<Hub>, link: &Rc<Link>, session_id: SessionId) -> StoreRes
     let range = EventRange::After { after: cursor, up_to: None };
     let store = &hub.node.store;
     let mut page = store.events(session_id, range, PAGE_ROWS, hub.node.settings.catch_up_bytes).await?;
-    hub.node.counts.pages.fetch_add(1, Ordering::Relaxed);
+    hub.node.metrics.catch_ups.inc();
     let ending = own_ending(&page.rows, user_id);
     if let Some(last) = ending {
         page.rows.truncate(last + 1);
@@ -98,6 +97,7 @@ async fn page(hub: &Rc<Hub>, link: &Rc<Link>, session_id: SessionId) -> StoreRes
     if !link.is_open() {
         return Ok(Next::Done);
     }
+    hub.node.metrics.deliveries.inc_by(page.rows.len() as u64);
     for row in &page.rows {
         link.send(&Frame::text(row.json.as_bytes()));
     }
@@ -129,6 +129,7 @@ async fn send_keys(
     let keys = hub.node.store.inbox_keys(user_id, session_id, i64::MAX as u64).await?;
     for row in keys {
         if link.inbox.borrow_mut().ahead(&row.inbox_id) {
+            hub.node.metrics.inbox_deliveries.inc();
             link.send(&Frame::text(row.json.as_bytes()));
         }
     }
@@ -193,6 +194,7 @@ async fn inbox_page(hub: &Rc<Hub>, link: &Rc<Link>, user_id: UserId, asked: u64)
         }
     };
     let send: Vec<InboxRow> = link.inbox.borrow_mut().page(rows, asked);
+    hub.node.metrics.inbox_deliveries.inc_by(send.len() as u64);
     for row in send {
         link.send(&Frame::text(row.json.as_bytes()));
     }

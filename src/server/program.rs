@@ -55,7 +55,8 @@ pub fn check_config(config: &Config) -> Result<String, StartError> {
         let _ = writeln!(report, "\n[{section}]");
         for (field, default) in fields.iter().zip(&defaults) {
             let Some((_, name)) = field.key.rsplit_once('.').filter(|(of, _)| *of == section) else { continue };
-            let mark = if field.value == default.value { String::new() } else { format!("  # default: {}", default.value) };
+            let mark =
+                if field.value == default.value { String::new() } else { format!("  # default: {}", default.value) };
             let _ = match field.value.as_str() {
                 "none" => writeln!(report, "# {name} is not set{mark}"),
                 value => writeln!(report, "{name} = {value}{mark}"),

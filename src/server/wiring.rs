@@ -1,5 +1,5 @@
 //! Small pieces between the rooms, so that none of them has to know another: who hears what follows from an account's
-//! change, what sessions count, and commits only while the lease is held.
+//! change, and commits only while the lease is held.
 
 use std::sync::Arc;
 
@@ -11,9 +11,8 @@ use crate::accounts::Aftermath;
 use crate::cluster::{Lease, UserSignal};
 use crate::connection::Subscriptions;
 use crate::protocol::{SessionId, UserId};
-use crate::session::{Commits, SessionStats, Sessions};
-use crate::store::{CommitError, SessionCommit};
-use crate::telemetry::Metrics;
+use crate::session::{Commits, Sessions};
+use crate::store::{CommitError, CommitOutcome, SessionCommit};
 
 /// What follows from an account's change: signals to connections, wake-ups to sessions.
 pub(super) struct Ripples {
@@ -32,22 +31,6 @@ impl Aftermath for Ripples {
     }
 }
 
-/// What sessions count.
-pub(super) struct SessionCounts(pub(super) Arc<Metrics>);
-
-impl SessionStats for SessionCounts {
-    fn live(&self, change: i64) {
-        self.0.sessions.add(change);
-        if change > 0 {
-            self.0.activations.inc();
-        }
-    }
-
-    fn panicked(&self) {
-        self.0.session_panics.inc();
-    }
-}
-
 /// Commits, as long as the node counts as alive: who cannot renew the lease commits nothing either.
 pub(super) struct LeasedCommits<C> {
     pub(super) commits: C,
@@ -55,7 +38,7 @@ pub(super) struct LeasedCommits<C> {
 }
 
 impl<C: Commits> Commits for LeasedCommits<C> {
-    fn submit(&self, commit: SessionCommit) -> Result<oneshot::Receiver<Result<(), CommitError>>, Box<SessionCommit>> {
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>> {
         if self.lease.is_held() {
             return self.commits.submit(commit);
         }
@@ -65,7 +48,7 @@ impl<C: Commits> Commits for LeasedCommits<C> {
         Ok(receiver)
     }
 
-    fn is_full(&self) -> bool {
-        self.commits.is_full()
+    fn is_full(&self, session_id: SessionId) -> bool {
+        self.commits.is_full(session_id)
     }
 }

@@ -8,8 +8,12 @@ use crate::protocol::SessionId;
 /// Gathered while the roster is borrowed; acted upon after.
 #[derive(Default)]
 pub(super) struct After {
-    /// Frames pushed.
+    /// Session events pushed.
     pub(super) pushed: u64,
+    /// Inbox events pushed.
+    pub(super) notices: u64,
+    /// Publications before which others were lost.
+    pub(super) gaps: u64,
     /// Connections whose outbox is full.
     pub(super) doomed: Vec<Rc<Link>>,
     /// Connections that have to catch up with a session.

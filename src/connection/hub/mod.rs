@@ -13,7 +13,6 @@ mod sweep;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 pub(super) use mailbox::{Batch, CloseAll, HubHandle};
 
@@ -67,7 +66,8 @@ impl Hub {
     /// A connection begins.
     pub(super) fn enlist(&self, link: &Rc<Link>) {
         self.roster.borrow_mut().links.insert(link.key.serial, Rc::clone(link));
-        self.node.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.node.metrics.connections.inc();
+        self.node.metrics.connections_opened.inc();
     }
 
     /// A connection is over.
@@ -84,7 +84,8 @@ impl Hub {
             self.node.subscriptions.depart(user_id, link.key);
         }
         if was_known {
-            self.node.counts.open.fetch_sub(1, Ordering::Relaxed);
+            self.node.metrics.connections.dec();
+            self.node.metrics.closed(link.ending_code());
         }
         self.ignore(&after.ignored);
     }
@@ -182,7 +183,8 @@ impl Hub {
                         after.doomed.push(Rc::clone(link));
                     }
                 }
-                let freed = link.command_answered(answer.request_id);
+                let Some((name, freed)) = link.command_answered(answer.request_id) else { continue };
+                self.node.metrics.command(name, answer.refused);
                 if !freed.is_empty() {
                     after.freed.push((Rc::clone(link), freed));
                 }
@@ -204,7 +206,9 @@ impl Hub {
     }
 
     fn act(self: &Rc<Self>, after: After) {
-        self.node.counts.deliveries.fetch_add(after.pushed, Ordering::Relaxed);
+        self.node.metrics.deliveries.inc_by(after.pushed);
+        self.node.metrics.inbox_deliveries.inc_by(after.notices);
+        self.node.metrics.bus_gaps.inc_by(after.gaps);
         for link in after.doomed {
             self.cut_off(&link, CloseCode::TooSlow);
         }
@@ -254,7 +258,9 @@ impl Hub {
     /// Ends a connection that is too slow or gone: what waits for it is freed at once, and nobody pushes to it again.
     pub(super) fn cut_off(&self, link: &Rc<Link>, code: CloseCode) {
         if !link.is_cut_off() {
-            self.node.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+            if code == CloseCode::TooSlow {
+                self.node.metrics.slow_clients.inc();
+            }
             tracing::debug!(code = code.code(), "a connection was cut off");
         }
         link.cut_off(code);

@@ -83,7 +83,10 @@ impl Roster {
             match audience.turn(version) {
                 Turn::Next => {}
                 Turn::Old => return,
-                Turn::Gap => audience.fall_back(session_id, after),
+                Turn::Gap => {
+                    after.gaps += 1;
+                    audience.fall_back(session_id, after);
+                }
             }
         }
         for row in rows {
@@ -135,6 +138,7 @@ impl Roster {
     fn notice(&self, user_id: UserId, (id, holds_key): (&InboxId, bool), frame: &Frame, after: &mut After) {
         for link in self.links_of(user_id) {
             if link.inbox.borrow_mut().offer(id, holds_key) {
+                after.notices += 1;
                 self.push(link, frame, after);
             } else if link.inbox.borrow().is_behind() {
                 after.inbox.push(Rc::clone(link));
@@ -158,7 +162,6 @@ impl Roster {
     }
 
     fn push(&self, link: &Rc<Link>, frame: &Frame, after: &mut After) {
-        after.pushed += 1;
         if link.push(frame).is_err() {
             after.doomed.push(Rc::clone(link));
         }

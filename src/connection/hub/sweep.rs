@@ -3,7 +3,6 @@
 //! their sockets take bytes.
 
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::connection::link::{Link, Stage};
@@ -30,7 +29,7 @@ pub(super) fn start(hub: &Rc<Hub>) {
             let now = Instant::now();
             let links = hub.links();
             let bytes = links.iter().map(|link| link.outbox().bytes() as i64).sum::<i64>();
-            hub.node.counts.outbox_bytes.fetch_add(bytes - waiting_bytes, Ordering::Relaxed);
+            hub.node.metrics.outbox_bytes.add(bytes - waiting_bytes);
             waiting_bytes = bytes;
             for link in links {
                 look(&hub, &link, now);

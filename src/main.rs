@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("conclave: {error:#}");
+            eprintln!("conclave: {error}");
             ExitCode::FAILURE
         }
     }

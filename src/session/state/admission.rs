@@ -164,10 +164,7 @@ impl SessionState {
             let sender = approver;
             draft.push(Change::PutRoomKey(StoredKey { user_id, epoch, sender, room_key, key_check, signature }));
             self.now_has(user_id, epoch);
-            if let Some(member) = self.members.get_mut(&user_id) {
-                member.keys.notice = Some(notice);
-            }
-            self.put_member(draft, user_id);
+            self.remember_notice(draft, user_id, epoch, notice);
         }
     }
 
@@ -196,10 +193,12 @@ impl SessionState {
         if standing.is_some() {
             return Ok(Reply::Done {});
         }
-        self.forget_lapsed(draft);
-        if self.invitations.len() >= self.rules.max_open {
+        let over = |one: &&Invitation| one.lapsed || one.expires_at <= draft.now;
+        let full = self.invitations.len() >= self.rules.max_open;
+        if full && !self.invitations.values().any(|one| over(&one)) {
             return Err(Refusal::new(ErrorCode::Overloaded, "too many invitations are open in this session"));
         }
+        self.forget_lapsed(draft);
         self.open_invitation(draft, caller, invitee, leave_message);
         Ok(Reply::Done {})
     }
@@ -292,6 +291,7 @@ impl SessionState {
     fn admit(&mut self, draft: &mut Draft, user_id: UserId, by: UserId) {
         self.close_join_request(draft, user_id);
         self.close_invitations_of(draft, user_id);
+        self.head.declined.retain(|one| one.user_id != user_id);
         let first_seq = self.last_seq + 1;
         let member =
             Member { user_id, role: Role::Member, joined_at: draft.now, first_seq, keys: MemberKeys::default() };
@@ -307,7 +307,7 @@ impl SessionState {
         } else if self.head.rotate_on_join {
             self.mark(draft, MarkReason::Joined);
         }
-        draft.head_changed |= self.key_state().is_some();
+        draft.head_changed = true;
     }
 
     /// A join request is decided, or its user is banned or gone: those who were told of it are told that.

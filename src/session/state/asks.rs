@@ -34,10 +34,13 @@ impl Asks {
     }
 
     /// A member's ask is open no longer, though it may come again.
-    pub(super) fn forget(&mut self, member: UserId, epoch: Option<KeyEpoch>) {
-        if let Some(epoch) = epoch {
-            self.open.remove(&(member, epoch));
-        }
+    pub(super) fn forget(&mut self, member: UserId, epoch: KeyEpoch) {
+        self.open.remove(&(member, epoch));
+    }
+
+    /// A holder is none any more: what they were asked goes to others.
+    pub(super) fn forget_asked_of(&mut self, holder: UserId, epoch: KeyEpoch) {
+        self.open.retain(|(_, of), open| *of != epoch || open.to != holder);
     }
 
     /// All asks of an epoch, for its rotator's key too.
@@ -67,9 +70,11 @@ impl Asks {
         *self = Self::default();
     }
 
-    /// When an unanswered ask should go to another.
-    pub(super) fn next_retry(&self) -> Option<Timestamp> {
-        self.open.values().map(|open| open.since.plus_millis(RETRY_MS)).min()
+    /// When an unanswered ask for the key of `epoch` should go to another holder. What the rotator was asked waits
+    /// for the rotation's deadline instead.
+    pub(super) fn next_retry(&self, epoch: KeyEpoch) -> Option<Timestamp> {
+        let asked = self.open.iter().filter(|((_, of), _)| *of == epoch);
+        asked.map(|(_, open)| open.since.plus_millis(RETRY_MS)).min()
     }
 
     #[cfg(test)]
@@ -98,12 +103,12 @@ impl SessionState {
 
     /// Whether nothing is open that only a live session looks after: a rotation's deadline, an unanswered ask.
     pub fn is_quiet(&self) -> bool {
-        self.rotation().is_none() && self.asks.open.is_empty()
+        self.head.ended || (self.rotation().is_none() && self.asks.open.is_empty())
     }
 
     /// Whether members lack a key, or one is being made: whether a new connection of a member may be asked.
     pub fn wants_keys(&self) -> bool {
-        self.rotation().is_some() || !self.without_key.is_empty()
+        !self.head.ended && (self.rotation().is_some() || !self.without_key.is_empty())
     }
 
     fn ask_rotator(&mut self, now: Timestamp, due: &mut Vec<AskFor>) {
@@ -126,7 +131,8 @@ impl SessionState {
 
     fn ask_holders(&mut self, now: Timestamp, online: Online<'_>, due: &mut Vec<AskFor>) {
         let Some(epoch) = self.current_epoch() else { return };
-        if self.without_key.is_empty() {
+        let retry = self.asks.next_retry(epoch).is_some_and(|due| due <= now);
+        if self.without_key.is_empty() || (self.asks.open.len() >= MAX_OPEN && !retry) {
             return;
         }
         let mut load: BTreeMap<UserId, usize> = BTreeMap::new();
@@ -143,7 +149,7 @@ impl SessionState {
                 continue;
             }
             if asked.is_none() && self.asks.open.len() >= MAX_OPEN {
-                return;
+                continue;
             }
             let withheld_by = self.members.get(member).map(|one| &one.keys.withheld_by);
             let willing = |holder: &UserId| withheld_by.is_none_or(|by| !by.contains(holder));

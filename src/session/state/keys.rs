@@ -1,7 +1,7 @@
 //! How room keys reach members: who may give which key to whom, and who lacks one.
 
 use crate::protocol::{
-    Base64Text, ErrorCode, FailedMember, KeyEpoch, LostReason, NoticeBody, PublicKeyChanged, Refusal, Reply,
+    Base64Text, ErrorCode, FailedMember, InboxId, KeyEpoch, LostReason, NoticeBody, PublicKeyChanged, Refusal, Reply,
     SendRoomKey, SendRoomKeys, UserId, Withheld, WrappedKey,
 };
 
@@ -21,6 +21,17 @@ struct Batch {
     signature: Option<Base64Text>,
 }
 
+/// The epochs whose keys a member may give to others.
+struct OwnKeys {
+    rotating: Option<KeyEpoch>,
+    held: Option<KeyEpoch>,
+    current: Option<KeyEpoch>,
+}
+
+fn not_a_holder() -> Refusal {
+    Refusal::new(ErrorCode::PermissionDenied, "only the rotator or a holder of the key may send it")
+}
+
 impl SessionState {
     /// Members who have the current key.
     pub(super) fn holders(&self) -> impl Iterator<Item = &super::Member> {
@@ -35,14 +46,15 @@ impl SessionState {
         body: SendRoomKey,
     ) -> Result<Reply, Refusal> {
         let SendRoomKey { user_id, room_key, key_epoch, key_check, signature, session_id: _ } = body;
-        let batch = self.batch(draft, caller, key_epoch, key_check, signature)?;
-        self.may_receive(&batch, user_id).map_err(|code| match code {
-            ErrorCode::AlreadyExists => Refusal::new(code, "user_id: they have this epoch's key"),
-            _ => Refusal::new(code, "user_id: no such member"),
-        })?;
+        let mine = self.keys_of(draft, caller)?;
+        if !self.members.contains_key(&user_id) {
+            return Err(Refusal::new(ErrorCode::NotFound, "user_id: no such member"));
+        }
+        let batch = Self::batch(caller, &mine, key_epoch, key_check, signature)?;
+        self.may_receive(&batch, user_id).map_err(|code| Refusal::new(code, "user_id: they have this epoch's key"))?;
         self.settle_key_check(draft, &batch)?;
         self.give(draft, &batch, user_id, room_key);
-        self.batch_done(draft, &batch, 1);
+        self.batch_done(draft, &batch, usize::from(user_id != caller));
         Ok(Reply::Done {})
     }
 
@@ -53,7 +65,8 @@ impl SessionState {
         body: SendRoomKeys,
     ) -> Result<Reply, Refusal> {
         let SendRoomKeys { key_epoch, key_check, signature, room_keys, withheld, session_id: _ } = body;
-        let batch = self.batch(draft, caller, key_epoch, key_check, signature)?;
+        let mine = self.keys_of(draft, caller)?;
+        let batch = Self::batch(caller, &mine, key_epoch, key_check, signature)?;
         self.settle_key_check(draft, &batch)?;
         let mut failed_members = Vec::new();
         let mut sent = 0;
@@ -61,7 +74,8 @@ impl SessionState {
             match self.may_receive(&batch, user_id) {
                 Ok(()) => {
                     self.give(draft, &batch, user_id, room_key);
-                    sent += 1;
+                    // Copies for one's own devices give no more time.
+                    sent += usize::from(user_id != caller);
                 }
                 Err(reason) => failed_members.push(FailedMember { user_id, reason }),
             }
@@ -77,32 +91,35 @@ impl SessionState {
         Ok(Reply::RoomKeys { failed_members })
     }
 
-    /// Which key the caller may give at all.
-    fn batch(
-        &self,
-        draft: &Draft,
-        caller: UserId,
-        key_epoch: Option<KeyEpoch>,
-        key_check: Option<Base64Text>,
-        signature: Option<Base64Text>,
-    ) -> Result<Batch, Refusal> {
+    /// Which keys the caller may give at all.
+    fn keys_of(&self, draft: &Draft, caller: UserId) -> Result<OwnKeys, Refusal> {
         let member = self.member(caller, draft.now)?;
         let keys = self.require_e2ee()?;
         let current = keys.current.as_ref().map(|current| current.epoch);
         let rotating = self.rotation().filter(|rotation| rotation.rotator == caller).map(|rotation| rotation.epoch);
-        let holds = current.filter(|epoch| member.keys.has(*epoch));
-        if rotating.is_none() && holds.is_none() {
-            return Err(Refusal::new(
-                ErrorCode::PermissionDenied,
-                "only the rotator or a holder of the key may send it",
-            ));
+        let held = current.filter(|epoch| member.keys.has(*epoch));
+        if rotating.is_none() && held.is_none() {
+            return Err(not_a_holder());
         }
+        Ok(OwnKeys { rotating, held, current })
+    }
+
+    /// Which of them is meant.
+    fn batch(
+        sender: UserId,
+        mine: &OwnKeys,
+        key_epoch: Option<KeyEpoch>,
+        key_check: Option<Base64Text>,
+        signature: Option<Base64Text>,
+    ) -> Result<Batch, Refusal> {
+        let OwnKeys { rotating, held, current } = *mine;
         let epoch = match key_epoch {
-            None => rotating.or(holds),
-            Some(epoch) => [rotating, holds].into_iter().flatten().find(|mine| *mine == epoch),
+            None => rotating.or(held),
+            Some(epoch) if current == Some(epoch) && held.is_none() => return Err(not_a_holder()),
+            Some(epoch) => [rotating, held].into_iter().flatten().find(|mine| *mine == epoch),
         };
         let Some(epoch) = epoch else { return Err(Refusal::stale_room_key(current)) };
-        Ok(Batch { sender: caller, epoch, next: rotating == Some(epoch), key_check, signature })
+        Ok(Batch { sender, epoch, next: rotating == Some(epoch), key_check, signature })
     }
 
     fn may_receive(&self, batch: &Batch, user_id: UserId) -> Result<(), ErrorCode> {
@@ -167,11 +184,31 @@ impl SessionState {
         let notice = self.notify(draft, user_id, body, None);
         if user_id != *sender {
             self.now_has(user_id, *epoch);
-            if let Some(member) = self.members.get_mut(&user_id) {
-                member.keys.notice = Some(notice);
-            }
-            self.put_member(draft, user_id);
+        } else if batch.next {
+            self.rotator_has(draft, user_id, *epoch);
         }
+        self.remember_notice(draft, user_id, *epoch, notice);
+    }
+
+    /// The rotator sends the new key to their own other devices; a later copy stands for an earlier one.
+    fn rotator_has(&mut self, draft: &mut Draft, rotator: UserId, epoch: KeyEpoch) {
+        let current = self.current_epoch();
+        let Some(member) = self.members.get_mut(&rotator) else { return };
+        if member.keys.sent == Some(epoch) {
+            draft.changes.extend(member.keys.notice.take().map(|notice| Change::Withdraw(rotator, vec![notice])));
+        }
+        member.keys.take_next(epoch, current);
+    }
+
+    /// Keeps the name of the inbox event that holds a member's key. One with the key of a rotation under way is not
+    /// forgotten for one with the current key: a void takes it back.
+    pub(super) fn remember_notice(&mut self, draft: &mut Draft, user_id: UserId, epoch: KeyEpoch, notice: InboxId) {
+        let next = self.rotation().map(|rotation| rotation.epoch);
+        let Some(member) = self.members.get_mut(&user_id) else { return };
+        if next == Some(epoch) || next.is_none() || member.keys.sent != next {
+            member.keys.notice = Some(notice);
+        }
+        self.put_member(draft, user_id);
     }
 
     /// Notes that a member was given the key of the current or the next epoch.
@@ -183,15 +220,11 @@ impl SessionState {
             keys.held = Some(epoch);
             keys.withheld_by.clear();
             self.without_key.remove(&user_id);
+            keys.exposed = keys.exposed.max(Some(epoch));
         } else {
-            // `sent` moves on to the next epoch; what it said of the current one is kept in `held`.
-            if keys.sent.is_some() && keys.sent == current {
-                keys.held = current;
-            }
-            keys.sent = Some(epoch);
+            keys.take_next(epoch, current);
             self.waiting.remove(&user_id);
         }
-        keys.exposed = keys.exposed.max(Some(epoch));
         if keys.withheld == Some(epoch) {
             keys.withheld = None;
         }
@@ -258,37 +291,33 @@ impl SessionState {
         let keys = &mut member.keys;
         keys.held = None;
         keys.withheld_by.clear();
-        if current.is_some() {
-            self.without_key.insert(user_id);
-            self.asks.forget(user_id, current);
-        }
-        match rotating {
-            Some((epoch, rotator)) => {
-                if keys.sent == Some(epoch) {
+        if let Some((epoch, rotator)) = rotating
+            && user_id == rotator
+        {
+            // The next key is the rotator's own: what they lost is the current one.
+            keys.sent.take_if(|sent| *sent != epoch);
+        } else {
+            draft.changes.extend(keys.notice.take().map(|notice| Change::Withdraw(user_id, vec![notice])));
+            let sent = keys.sent.take();
+            if let Some((epoch, _)) = rotating {
+                if sent == Some(epoch) {
                     draft.push(Change::DropRoomKey(user_id, epoch));
-                    draft.changes.extend(keys.notice.take().map(|notice| Change::Withdraw(user_id, vec![notice])));
                 }
                 keys.withheld = None;
-                if user_id != rotator {
-                    self.waiting.insert(user_id);
-                    self.asks.forget(user_id, Some(epoch));
-                }
+                self.waiting.insert(user_id);
+                self.asks.forget(user_id, epoch);
             }
-            None => {
-                if self.key_state().is_some() && current.is_some() && self.holders_but(user_id).next().is_none() {
-                    self.mark(draft, MarkReason::NoHolder);
-                }
-            }
-        }
-        if let Some(member) = self.members.get_mut(&user_id) {
-            member.keys.sent = None;
         }
         self.put_member(draft, user_id);
         draft.head_changed = true;
-    }
-
-    fn holders_but(&self, user_id: UserId) -> impl Iterator<Item = &super::Member> {
-        self.holders().filter(move |member| member.user_id != user_id)
+        if let Some(current) = current {
+            self.without_key.insert(user_id);
+            self.asks.forget(user_id, current);
+            self.asks.forget_asked_of(user_id, current);
+            if self.holders().next().is_none() {
+                self.mark(draft, MarkReason::NoHolder);
+            }
+        }
     }
 
     /// A member's account has a new public key: what was wrapped for the old one no longer counts.

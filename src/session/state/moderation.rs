@@ -55,6 +55,7 @@ impl SessionState {
         if holds && !is_member {
             return Ok(Reply::Done {});
         }
+        self.room_for_a_restriction(draft, user_id)?;
         self.close_join_request(draft, user_id);
         self.lapse_invitations(draft, |invitation| invitation.invitee == user_id);
         self.restrict(draft, caller, user_id, |restriction| restriction.banned = Some(until));
@@ -65,7 +66,8 @@ impl SessionState {
     }
 
     pub(super) fn unban(&mut self, draft: &mut Draft, caller: UserId, user_id: UserId) -> Result<Reply, Refusal> {
-        self.may_moderate(draft, caller, user_id)?;
+        let role = self.member_at_least(caller, draft.now, Role::Admin)?.role;
+        self.below(role, user_id)?;
         if self.is_banned(user_id, draft.now) {
             self.restrict(draft, caller, user_id, |restriction| restriction.banned = None);
         }
@@ -85,13 +87,14 @@ impl SessionState {
         }
         let until = until(draft, duration_s);
         if self.restrictions.get(&user_id).and_then(|one| one.muted) != Some(until) {
+            self.room_for_a_restriction(draft, user_id)?;
             self.restrict(draft, caller, user_id, |restriction| restriction.muted = Some(until));
         }
         Ok(Reply::Done {})
     }
 
     pub(super) fn unmute(&mut self, draft: &mut Draft, caller: UserId, user_id: UserId) -> Result<Reply, Refusal> {
-        let role = self.may_moderate(draft, caller, user_id)?;
+        let role = self.member_at_least(caller, draft.now, Role::Admin)?.role;
         self.below(role, user_id)?;
         if self.is_muted(user_id, draft.now) {
             self.restrict(draft, caller, user_id, |restriction| restriction.muted = None);
@@ -177,6 +180,26 @@ impl SessionState {
         }
     }
 
+    /// As many users may be restricted as may be members; restrictions that are over make room.
+    fn room_for_a_restriction(&mut self, draft: &mut Draft, user_id: UserId) -> Result<(), Refusal> {
+        let most = self.rules.max_members;
+        if self.restrictions.len() < most || self.restrictions.contains_key(&user_id) {
+            return Ok(());
+        }
+        let holds = |until: Option<Until>| until.is_some_and(|until| until.holds(draft.now));
+        let over = |one: &Restriction| !holds(one.muted) && !holds(one.banned);
+        let gone: Vec<UserId> =
+            self.restrictions.iter().filter(|(_, one)| over(one)).map(|(user_id, _)| *user_id).collect();
+        if gone.is_empty() {
+            return Err(Refusal::new(ErrorCode::Overloaded, "too many users are restricted in this session"));
+        }
+        for user_id in gone {
+            self.restrictions.remove(&user_id);
+            draft.push(Change::PutRestriction(user_id, Restriction::default()));
+        }
+        Ok(())
+    }
+
     /// Changes how a user is restricted, and tells the members.
     fn restrict(&mut self, draft: &mut Draft, by: UserId, user_id: UserId, change: impl FnOnce(&mut Restriction)) {
         let mut restriction = self.restrictions.get(&user_id).copied().unwrap_or_default();
@@ -204,6 +227,8 @@ impl SessionState {
         self.untell_of_join_requests(draft, user_id);
         self.lapse_invitations(draft, |invitation| invitation.inviter == user_id);
         let Some(member) = self.members.remove(&user_id) else { return };
+        self.head.passed_over.remove(&user_id);
+        self.key_requests.remove(&user_id);
         self.without_key.remove(&user_id);
         self.asks.forget_member(user_id);
         draft.changes.extend(member.keys.notice.map(|notice| Change::Withdraw(user_id, vec![notice])));

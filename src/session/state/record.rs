@@ -189,7 +189,7 @@ pub struct MemberKeys {
     pub withheld: Option<KeyEpoch>,
     /// Holders who will not give them the current key.
     pub withheld_by: Vec<UserId>,
-    /// Their latest inbox event that holds a room key, to be taken back with it.
+    /// The inbox event with the latest of these keys, to be taken back with it.
     pub notice: Option<InboxId>,
 }
 
@@ -197,6 +197,16 @@ impl MemberKeys {
     /// Whether they have the key of `epoch`.
     pub fn has(&self, epoch: KeyEpoch) -> bool {
         self.held == Some(epoch) || self.sent == Some(epoch)
+    }
+
+    /// Notes that they know the key of `next`, which is still to become the current one.
+    pub(super) fn take_next(&mut self, next: KeyEpoch, current: Option<KeyEpoch>) {
+        // `sent` moves on; what it said of the current epoch is kept in `held`.
+        if self.sent.is_some() && self.sent == current {
+            self.held = current;
+        }
+        self.sent = Some(next);
+        self.exposed = self.exposed.max(Some(next));
     }
 }
 

@@ -10,6 +10,9 @@ use crate::protocol::{KeyEpoch, RoomKeyRotated, UserId};
 use super::decision::Draft;
 use super::{Change, CurrentKey, MarkReason, Online, PassedOver, Phase, Rotation, SessionState};
 
+/// How often the time for which somebody is passed over doubles: from half a minute to some eight hours.
+const MAX_DOUBLINGS: u32 = 10;
+
 impl SessionState {
     /// What time alone does: the key's age, the rotation's deadline, who need no longer be passed over.
     pub(super) fn pass_time(&mut self, draft: &mut Draft, online: Online<'_>) {
@@ -31,7 +34,8 @@ impl SessionState {
             return None;
         }
         let deadline = self.rotation().map(|rotation| rotation.deadline);
-        [self.key_age_due(), deadline, self.asks.next_retry()].into_iter().flatten().min()
+        let retry = self.current_epoch().and_then(|epoch| self.asks.next_retry(epoch));
+        [self.key_age_due(), deadline, retry].into_iter().flatten().min()
     }
 
     fn key_age_due(&self) -> Option<crate::protocol::Timestamp> {
@@ -113,9 +117,9 @@ impl SessionState {
             return;
         };
         let Rotation { epoch, rotator, key_check, .. } = rotation.clone();
+        let current = self.current_epoch();
         if let Some(member) = self.members.get_mut(&rotator) {
-            member.keys.sent = Some(epoch);
-            member.keys.exposed = Some(epoch);
+            member.keys.take_next(epoch, current);
         }
         self.put_member(draft, rotator);
         let since = draft.now;
@@ -174,14 +178,10 @@ impl SessionState {
             self.void(draft, MarkReason::Void);
             return;
         };
+        let current = self.current_epoch();
         // The one who lapsed made the key, or was sent it: they have it all the same.
         if let Some(member) = self.members.get_mut(&rotator) {
-            let current = member.keys.sent;
-            if current != Some(epoch) {
-                member.keys.held = current.or(member.keys.held);
-            }
-            member.keys.sent = Some(epoch);
-            member.keys.exposed = Some(epoch);
+            member.keys.take_next(epoch, current);
         }
         self.put_member(draft, rotator);
         let deadline = draft.now.plus_millis(self.time_for(self.waiting.len()));
@@ -200,7 +200,7 @@ impl SessionState {
 
     fn pass_over(&mut self, draft: &mut Draft, user_id: UserId) {
         let times = self.head.passed_over.get(&user_id).map_or(0, |passed| passed.times);
-        let wait = self.rules.rotation_deadline_ms.saturating_mul(1 << times.min(16));
+        let wait = self.rules.rotation_deadline_ms.saturating_mul(1 << times.min(MAX_DOUBLINGS));
         let until = draft.now.plus_millis(wait);
         self.head.passed_over.insert(user_id, PassedOver { until, times: times.saturating_add(1) });
         draft.head_changed = true;

@@ -56,7 +56,6 @@ impl SessionState {
     /// Switches encryption on, or replaces the room key now; either way the caller makes the key.
     pub(super) fn e2eeize(&mut self, draft: &mut Draft, caller: UserId) -> Result<Reply, Refusal> {
         self.member_at_least(caller, draft.now, Role::Owner)?;
-        draft.head_changed = true;
         match &self.head.e2ee {
             E2ee::Off { last_epoch } => {
                 let last_epoch = *last_epoch;

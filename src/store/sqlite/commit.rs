@@ -26,10 +26,10 @@ static PUT_RECENT: LazyLock<Insert> = LazyLock::new(|| {
     Insert::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)")
 });
 
-/// Rows: session, fence, previous version, version, last seq, last time, key messages.
+/// Rows: session, fence, previous version, version, last seq, last time, key messages, wants keys.
 const GUARD: &str = "
     UPDATE sessions SET version = c.value->>3, last_seq = c.value->>4, last_time = c.value->>5,
-        key_messages = c.value->>6
+        key_messages = c.value->>6, wants_keys = c.value->>7
     FROM json_each(?2) AS c
     WHERE session_id = unhex(c.value->>0) AND owner_node = ?1 AND fence = c.value->>1 AND version = c.value->>2
         AND ended_at IS NULL
@@ -37,36 +37,8 @@ const GUARD: &str = "
 
 const MAKE: &str = "
     INSERT INTO sessions (session_id, creator, client_session_id, owner_node, fence, version, last_seq, last_time,
-        key_messages)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
-
-/// Members among the rows (session, user) who lack the current key of an encrypted session, by session.
-macro_rules! count_keyless {
-    ($sign:literal) => {
-        concat!(
-            "UPDATE sessions SET keyless = keyless ",
-            $sign,
-            " lacking.number FROM (
-                SELECT s.session_id AS id, count(*) AS number
-                FROM json_each(?1) AS changed
-                CROSS JOIN sessions AS s ON s.session_id = unhex(changed.value->>0)
-                CROSS JOIN members AS m ON m.session_id = s.session_id AND m.user_id = unhex(changed.value->>1)
-                WHERE s.e2ee_on AND (s.key_epoch IS NULL OR (m.held IS NOT s.key_epoch AND m.sent IS NOT s.key_epoch))
-                GROUP BY s.session_id
-            ) AS lacking WHERE session_id = lacking.id"
-        )
-    };
-}
-
-/// Rows: session, e2ee on, epoch. Where these change everybody is counted: it happens once per rotation.
-const RECOUNT_KEYLESS: &str = "
-    UPDATE sessions SET keyless = iif(head.value->>1, (
-        SELECT count(*) FROM members AS m WHERE m.session_id = sessions.session_id
-            AND (head.value->>2 IS NULL OR (m.held IS NOT head.value->>2 AND m.sent IS NOT head.value->>2))
-    ), 0)
-    FROM json_each(?1) AS head
-    WHERE session_id = unhex(head.value->>0)
-        AND (e2ee_on IS NOT head.value->>1 OR key_epoch IS NOT head.value->>2)";
+        key_messages, wants_keys)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 
 /// Rows: session, e2ee on, epoch, since when a rotation is open.
 const PUT_HEAD_COLUMNS: &str = "
@@ -153,6 +125,7 @@ async fn guard(
                 int(commit.last_seq),
                 commit.last_time.as_millis(),
                 int(commit.key_messages),
+                u8::from(commit.wants_keys),
             )
         })
         .collect();
@@ -182,6 +155,7 @@ async fn make(
         .bind(int(commit.last_seq))
         .bind(commit.last_time.as_millis())
         .bind(int(commit.key_messages))
+        .bind(commit.wants_keys)
         .execute(&mut *connection)
         .await?;
     if made.rows_affected() == 1 {
@@ -200,7 +174,7 @@ async fn write_plan<H: serde::Serialize>(
     plan: Plan<'_>,
     heads: &[H],
 ) -> sqlx::Result<()> {
-    let Plan { events, remember, forget, recalls, keys, people, ends, heads: records, members, people_written } = plan;
+    let Plan { events, remember, forget, recalls, keys, people, ends, heads: records, people_written } = plan;
     PUT_EVENTS
         .run(connection, &events, |row: &EventRow, values| {
             values.push(&row.session_id.as_bytes()[..]);
@@ -219,19 +193,9 @@ async fn write_plan<H: serde::Serialize>(
             values.push(row.time.as_millis());
         })
         .await?;
-    run(connection, recalls.into_statements().chain(keys.into_statements())).await?;
-    if !members.is_empty() {
-        // Once per member: the sum would count one who changed twice twice.
-        let members = json(&members.into_iter().collect::<BTreeSet<_>>());
-        run(connection, [(count_keyless!("-"), members.clone())]).await?;
-        run(connection, people.into_statements()).await?;
-        run(connection, [(count_keyless!("+"), members)]).await?;
-    } else {
-        run(connection, people.into_statements()).await?;
-    }
+    run(connection, recalls.into_statements().chain(keys.into_statements()).chain(people.into_statements())).await?;
     if !heads.is_empty() {
-        let heads = json(heads);
-        run(connection, [(RECOUNT_KEYLESS, heads.clone()), (PUT_HEAD_COLUMNS, heads)]).await?;
+        run(connection, [(PUT_HEAD_COLUMNS, json(heads))]).await?;
     }
     run(connection, records.into_statements().chain(ends.into_statements())).await?;
     if !people_written.is_empty() {

@@ -71,8 +71,6 @@ pub(super) struct Plan<'a> {
     pub(super) ends: Runs,
     /// Records of sessions that changed.
     pub(super) heads: Runs,
-    /// Members whose rows change: whether they have the current key is counted before and after.
-    pub(super) members: Vec<(Hex, Hex)>,
     /// Everybody whom a row was written for: if their account is closed, the session is told.
     pub(super) people_written: Vec<(Hex, Hex)>,
 }
@@ -95,7 +93,6 @@ impl<'a> Plan<'a> {
             Change::PutMember(member) => self.put_member(session, member),
             Change::RemoveMember(user, reason) => {
                 let user = Hex::from(*user);
-                self.members.push((session, user));
                 self.people.add(REMOVE_MEMBER, &(session, user));
                 let at = commit.last_time.as_millis();
                 self.people.add(PUT_DEPARTURE, &(user, session, left_word(*reason), at));
@@ -174,7 +171,6 @@ impl<'a> Plan<'a> {
             RareKeys::column(&member.keys),
         );
         self.people.add(PUT_MEMBER, &row);
-        self.members.push((session, user));
         self.people_written.push((session, user));
     }
 
@@ -353,7 +349,7 @@ const END_PEOPLE: [&str; 5] = [
 
 const END_SESSION: [&str; 2] = [
     "DELETE FROM tasks WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
-    "UPDATE sessions SET ended_at = ended.value->>1, keyless = 0, rotating_since = NULL
+    "UPDATE sessions SET ended_at = ended.value->>1, wants_keys = 0, rotating_since = NULL
      FROM json_each(?1) AS ended WHERE session_id = unhex(ended.value->>0)",
 ];
 

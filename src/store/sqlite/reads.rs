@@ -78,8 +78,7 @@ impl SqliteStore {
     pub(super) async fn find_sessions_of(&self, user_id: UserId) -> StoreResult<Vec<Membership>> {
         let rows = sqlx::query(
             "SELECT m.session_id, m.role, m.first_seq, m.acked_seq, m.held, m.sent, s.version, s.last_seq, s.e2ee_on,
-                iif(s.e2ee_on, s.key_epoch, NULL) AS key_epoch, h.head->>'name' AS name,
-                (s.rotating_since IS NOT NULL OR (s.keyless > 0 AND s.key_epoch IS NOT NULL)) AS wants_keys
+                iif(s.e2ee_on, s.key_epoch, NULL) AS key_epoch, h.head->>'name' AS name, s.wants_keys
              FROM members AS m JOIN sessions AS s USING (session_id) JOIN session_heads AS h USING (session_id)
              WHERE m.user_id = ?1 ORDER BY m.session_id",
         )

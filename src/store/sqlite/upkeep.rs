@@ -65,7 +65,10 @@ impl SqliteStore {
 
     pub(super) async fn count_keys(&self, now: Timestamp) -> StoreResult<KeyCoverage> {
         let row = sqlx::query(
-            "SELECT (SELECT coalesce(sum(keyless), 0) FROM sessions WHERE keyless > 0) AS without_key,
+            "SELECT (SELECT count(*) FROM sessions AS s CROSS JOIN members AS m USING (session_id)
+                    WHERE s.e2ee_on AND (s.wants_keys OR s.key_epoch IS NULL) AND s.ended_at IS NULL
+                    AND (s.key_epoch IS NULL OR (m.held IS NOT s.key_epoch AND m.sent IS NOT s.key_epoch))
+                ) AS without_key,
                 (SELECT count(*) FROM sessions WHERE rotating_since IS NOT NULL) AS rotations_open,
                 (SELECT min(rotating_since) FROM sessions WHERE rotating_since IS NOT NULL) AS oldest",
         )

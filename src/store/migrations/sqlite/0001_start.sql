@@ -55,14 +55,14 @@ CREATE TABLE sessions (
     e2ee_on           INTEGER NOT NULL DEFAULT 0,
     key_epoch         INTEGER,
     rotating_since    INTEGER,
-    -- Members of an encrypted session without the current key: counted with every commit that changes it.
-    keyless           INTEGER NOT NULL DEFAULT 0,
+    -- Whether members lack the current key, or one is being made.
+    wants_keys        INTEGER NOT NULL DEFAULT 0,
     ended_at          INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX sessions_by_client_id ON sessions (creator, client_session_id) WHERE client_session_id IS NOT NULL;
 CREATE INDEX sessions_by_owner ON sessions (owner_node) WHERE owner_node IS NOT NULL;
 CREATE INDEX sessions_rotating ON sessions (rotating_since) WHERE rotating_since IS NOT NULL;
-CREATE INDEX sessions_keyless ON sessions (keyless) WHERE keyless > 0;
+CREATE INDEX sessions_wanting ON sessions (session_id) WHERE e2ee_on AND (wants_keys OR key_epoch IS NULL);
 CREATE INDEX sessions_ended ON sessions (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE session_heads (

@@ -25,6 +25,8 @@ pub(crate) struct Person {
     pub(crate) identity: Arc<Identity>,
     pub(crate) server: ServerAddress,
     pub(crate) client: Client,
+    /// Where the keys are, where they are in files: gone with the person.
+    pub(crate) home: Option<tempfile::TempDir>,
     news: NewsStream,
     heard: Vec<News>,
 }
@@ -60,7 +62,7 @@ impl Person {
         let (client, news) = Client::start(ClientConfig::new(server.clone(), user_id, token.clone()), profile);
         client.connection().await.with_context(|| format!("{name} cannot connect"))?;
         let server = server.clone();
-        Ok(Self { name, password, user_id, token, identity, server, client, news, heard: Vec::new() })
+        Ok(Self { name, password, user_id, token, identity, server, client, home: None, news, heard: Vec::new() })
     }
 
     pub(crate) fn http(&self) -> &HttpClient {

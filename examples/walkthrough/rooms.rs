@@ -120,6 +120,7 @@ pub(crate) async fn rotations(cast: &mut Cast, table: SessionId, secrets: &Secre
     bob.sees_rotation(table, epoch).await?;
     bob.says(table, "a fresh key for a fresh day", secrets).await?;
     alice.reads("a fresh key for a fresh day").await?;
+    bob.reads("a fresh key for a fresh day").await?;
     step("alice has the room key replaced on demand: room key 4");
     Ok(())
 }

@@ -18,6 +18,8 @@ use crate::protocol::{KeyEpoch, SessionId, UserId};
 const MAX_PINS: usize = 1_000_000;
 /// Epochs kept per session; the oldest go.
 const MAX_EPOCHS: usize = 10_000;
+/// Senders of room keys whose public key is kept, so that their next key is believed without asking the server.
+const MAX_SENDERS: usize = 4_096;
 
 /// What is known of somebody's fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct KeyRing {
     #[serde(with = "as_entries")]
     keys: BTreeMap<SessionId, BTreeMap<KeyEpoch, RoomKey>>,
     pins: BTreeMap<UserId, Pin>,
+    #[serde(default)]
+    senders: BTreeMap<UserId, PublicKey>,
     /// The token of the last login.
     pub login: Option<KeptLogin>,
 }
@@ -121,6 +125,25 @@ impl KeyRing {
     /// What is pinned for a user.
     pub fn pin(&self, user_id: UserId) -> Option<Pin> {
         self.pins.get(&user_id).copied()
+    }
+
+    /// The public key of somebody who sent room keys before, as long as it is the pinned one.
+    pub fn sender(&self, user_id: UserId) -> Option<&PublicKey> {
+        let pin = self.pins.get(&user_id)?;
+        self.senders.get(&user_id).filter(|key| key.fingerprint() == pin.fingerprint)
+    }
+
+    /// Keeps the public key of somebody who sends room keys.
+    pub fn remember_sender(&mut self, user_id: UserId, key: PublicKey) {
+        if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(&user_id) {
+            self.senders.pop_first();
+        }
+        self.senders.insert(user_id, key);
+    }
+
+    /// Somebody has a new public key: it has to be looked up.
+    pub fn forget_sender(&mut self, user_id: UserId) {
+        self.senders.remove(&user_id);
     }
 
     /// The user says that this fingerprint is right.

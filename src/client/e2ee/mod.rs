@@ -263,7 +263,7 @@ impl Core {
     }
 
     fn public_key_changed(&mut self, user_id: UserId, fingerprint: &str) {
-        self.taking.forget_sender(user_id);
+        self.ring.forget_sender(user_id);
         let Ok(offered) = fingerprint.parse::<Fingerprint>() else { return };
         if user_id == self.me {
             if offered != self.identity.public().fingerprint() {

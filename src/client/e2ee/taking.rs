@@ -12,8 +12,6 @@ use crate::protocol::{
 
 /// Keys that wait for their sender to be looked up or agreed to. What finds no room comes again after a reconnect.
 const MAX_WAITING: usize = 1_024;
-/// Senders whose public key is remembered.
-const MAX_SENDERS: usize = 4_096;
 
 /// A wrapped key that somebody sent.
 #[derive(Clone, Debug)]
@@ -27,10 +25,9 @@ pub(super) struct Offer {
     pub(super) inbox_id: Option<InboxId>,
 }
 
-/// Keys that wait, and senders that are known.
+/// Keys that wait.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
-    senders: BTreeMap<UserId, PublicKey>,
     /// Until the server says who the sender is.
     looking_up: BTreeMap<UserId, Vec<Offer>>,
     /// Until the user agrees to the sender's new fingerprint.
@@ -38,10 +35,6 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    pub(super) fn forget_sender(&mut self, user_id: UserId) {
-        self.senders.remove(&user_id);
-    }
-
     fn waiting(&self) -> usize {
         self.looking_up.values().chain(self.distrusted.values()).map(Vec::len).sum()
     }
@@ -77,7 +70,7 @@ impl Core {
         if user_id == self.me {
             return Some(self.identity.public().clone());
         }
-        self.taking.senders.get(&user_id).cloned()
+        self.ring.sender(user_id).cloned()
     }
 
     fn believe(&self, offer: &Offer, sender: &PublicKey) -> Result<RoomKey, CryptoError> {
@@ -150,6 +143,8 @@ impl Core {
             return;
         }
         offers.append(&mut self.taking.distrusted.remove(&user_id).unwrap_or_default());
+        self.ring.remember_sender(user_id, key.clone());
+        self.save();
         for offer in offers {
             if self.ring.key(&offer.name).is_some() {
                 self.done_with(offer.inbox_id);
@@ -160,10 +155,6 @@ impl Core {
                 Err(why) => self.refuse(offer, why),
             }
         }
-        if self.taking.senders.len() >= MAX_SENDERS {
-            self.taking.senders.pop_first();
-        }
-        self.taking.senders.insert(user_id, key);
     }
 
     /// Gets the current key of a session where it should be here and is not.

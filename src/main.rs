@@ -43,13 +43,12 @@ fn main() -> ExitCode {
             Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
             None => actix_web::rt::System::new().block_on(serve(config)),
         });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("conclave: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(report, |()| ExitCode::SUCCESS)
+}
+
+fn report(error: anyhow::Error) -> ExitCode {
+    eprintln!("conclave: {error}");
+    ExitCode::FAILURE
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

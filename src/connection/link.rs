@@ -88,6 +88,9 @@ pub(super) struct Link {
     pub(super) reader_runs: Cell<bool>,
     /// Held while something large is read from the store: one page at a time per connection.
     pub(super) page: tokio::sync::Mutex<()>,
+    /// Requests whose turn in their lane has come, and whether somebody sends them on their way.
+    pub(super) freed: RefCell<VecDeque<Queued>>,
+    pub(super) going: Cell<bool>,
     /// Membership reads under way, and what the hub saw meanwhile.
     pub(super) membership_reads: Cell<u32>,
     pub(super) seen: RefCell<Vec<SeenChange>>,
@@ -134,6 +137,8 @@ impl Link {
             behind: RefCell::default(),
             reader_runs: Cell::new(false),
             page: tokio::sync::Mutex::new(()),
+            freed: RefCell::default(),
+            going: Cell::new(false),
             membership_reads: Cell::new(0),
             seen: RefCell::default(),
             heard: Cell::new(false),

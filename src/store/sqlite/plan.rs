@@ -237,7 +237,7 @@ const PUT_HEAD: &str = "
     ON CONFLICT DO UPDATE SET head = excluded.head,
         creation_reply = coalesce(excluded.creation_reply, session_heads.creation_reply)";
 
-const PUT_MEMBER: &str = "
+pub(super) const PUT_MEMBER: &str = "
     INSERT INTO members (session_id, user_id, role, joined_at, first_seq, acked_seq, held, sent, keys)
     SELECT unhex(value->>0), unhex(value->>1), value->>2, value->>3, value->>4, (value->>4) - 1, value->>5, value->>6,
         value->>7
@@ -246,7 +246,7 @@ const PUT_MEMBER: &str = "
         sent = excluded.sent, keys = excluded.keys, first_seq = excluded.first_seq,
         acked_seq = iif(excluded.first_seq = members.first_seq, members.acked_seq, excluded.acked_seq)";
 
-const REMOVE_MEMBER: &str = "
+pub(super) const REMOVE_MEMBER: &str = "
     DELETE FROM members WHERE (session_id, user_id) IN
         (SELECT unhex(value->>0), unhex(value->>1) FROM json_each(?1))";
 
@@ -294,15 +294,15 @@ const PUT_ROOM_KEY: &str = "
 const DROP_EPOCH: &str = "
     DELETE FROM room_keys WHERE (session_id, epoch) IN (SELECT unhex(value->>0), value->>1 FROM json_each(?1))";
 
-const DROP_ROOM_KEY: &str = "
+pub(super) const DROP_ROOM_KEY: &str = "
     DELETE FROM room_keys WHERE (session_id, user_id, epoch) IN
         (SELECT unhex(value->>0), unhex(value->>1), value->>2 FROM json_each(?1))";
 
-const DROP_ROOM_KEYS_OF: &str = "
+pub(super) const DROP_ROOM_KEYS_OF: &str = "
     DELETE FROM room_keys WHERE (session_id, user_id) IN
         (SELECT unhex(value->>0), unhex(value->>1) FROM json_each(?1))";
 
-const DROP_INBOX_KEYS_OF: &str = "
+pub(super) const DROP_INBOX_KEYS_OF: &str = "
     DELETE FROM inbox WHERE holds_key AND (user_id, session_id) IN
         (SELECT unhex(value->>1), unhex(value->>0) FROM json_each(?1))";
 
@@ -311,10 +311,10 @@ const PUT_INBOX: &str = "
     SELECT unhex(value->>0), value->>1, unhex(value->>2), value->>3, value->>4, value->>5, value->>6
     FROM json_each(?1)";
 
-const REMOVE_INBOX: &str = "
+pub(super) const REMOVE_INBOX: &str = "
     DELETE FROM inbox WHERE (user_id, inbox_id) IN (SELECT unhex(value->>0), value->>1 FROM json_each(?1))";
 
-const BLANK_EVENT: &str = "
+pub(super) const BLANK_EVENT: &str = "
     UPDATE events SET json = '' FROM json_each(?1) AS recall
     WHERE session_id = unhex(recall.value->>0) AND seq = recall.value->>1";
 
@@ -323,20 +323,20 @@ const PUT_RECALLED: &str = "
     SELECT unhex(value->>0), value->>1, value->>2 FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET json = excluded.json";
 
-const FORGET: &str = "
+pub(super) const FORGET: &str = "
     DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN
         (SELECT unhex(value->>0), unhex(value->>1), value->>2 FROM json_each(?1))";
 
-const REMOVE_TASK: &str = "
+pub(super) const REMOVE_TASK: &str = "
     DELETE FROM tasks WHERE (id, session_id) IN (SELECT value->>1, unhex(value->>0) FROM json_each(?1))";
 
-const END_KEYS: [&str; 2] = [
+pub(super) const END_KEYS: [&str; 2] = [
     "DELETE FROM room_keys WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "DELETE FROM inbox WHERE holds_key AND (user_id, session_id) IN
         (SELECT user_id, session_id FROM members WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1)))",
 ];
 
-const END_PEOPLE: [&str; 5] = [
+pub(super) const END_PEOPLE: [&str; 5] = [
     "INSERT INTO departures (user_id, session_id, reason, at)
      SELECT user_id, session_id, ended.value->>2, ended.value->>1
      FROM json_each(?1) AS ended CROSS JOIN members ON session_id = unhex(ended.value->>0)

@@ -252,6 +252,14 @@ impl Link {
         Some((name, session_id.map_or_else(Vec::new, |session_id| self.left_lane(session_id))))
     }
 
+    /// Has a session wait its turn to be caught up with.
+    pub(super) fn falls_behind(&self, session_id: SessionId) {
+        let mut behind = self.behind.borrow_mut();
+        if !behind.contains(&session_id) {
+            behind.push_back(session_id);
+        }
+    }
+
     // Reading.
 
     /// Whether the next frame may be read; else the reader is woken when it may.

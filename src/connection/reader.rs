@@ -39,11 +39,7 @@ pub(super) fn catch_up(hub: &Rc<Hub>, link: &Rc<Link>, session_id: SessionId) {
     if !link.is_open() {
         return;
     }
-    let mut behind = link.behind.borrow_mut();
-    if !behind.contains(&session_id) {
-        behind.push_back(session_id);
-    }
-    drop(behind);
+    link.falls_behind(session_id);
     if !link.reader_runs.replace(true) {
         let (hub, link) = (Rc::clone(hub), Rc::clone(link));
         actix_web::rt::spawn(async move {
@@ -64,14 +60,10 @@ async fn catch_up_all(hub: &Rc<Hub>, link: &Rc<Link>) {
                 (Next::More, Some(PAUSE))
             }
         };
-        let mut behind = link.behind.borrow_mut();
         match next {
-            Next::More | Next::Later if link.is_open() && !behind.contains(&session_id) => {
-                behind.push_back(session_id);
-            }
+            Next::More | Next::Later if link.is_open() => link.falls_behind(session_id),
             Next::More | Next::Later | Next::Done => {}
         }
-        drop(behind);
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }

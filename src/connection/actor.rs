@@ -33,9 +33,6 @@ use super::{Connections, dispatch, members};
 /// Unreadable frames in a row that end a connection.
 const UNREADABLE: u32 = 20;
 
-/// The largest frame of a connection that has not authenticated.
-const EARLY_FRAME: usize = 8192;
-
 /// Makes a request a WebSocket. `address` is the client's, as far as proxies are trusted.
 ///
 /// # Errors
@@ -75,8 +72,7 @@ pub async fn upgrade(
     let frame_bytes = connections.limits.frame_bytes;
     let guarded = Guarded {
         payload,
-        guard: FrameGuard::new(EARLY_FRAME.min(frame_bytes)),
-        frame_bytes,
+        guard: FrameGuard::new(frame_bytes),
         link: Rc::clone(&link),
         chunk: Bytes::new(),
         frame_ended: false,
@@ -117,7 +113,6 @@ fn bearer(request: &HttpRequest) -> Result<Option<&str>, Refusal> {
 struct Guarded<P> {
     payload: P,
     guard: FrameGuard,
-    frame_bytes: usize,
     link: Rc<Link>,
     chunk: Bytes,
     /// A whole frame has gone on: the codec takes it out before it asks for more, if it is told to wait once.
@@ -138,9 +133,6 @@ impl<P: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Guarded<P
         }
         if !this.link.may_read(cx) {
             return Poll::Pending;
-        }
-        if this.link.stage.get() != Stage::Unknown {
-            this.guard.set_limit(this.frame_bytes);
         }
         loop {
             if this.chunk.is_empty() {

@@ -55,11 +55,6 @@ impl FrameGuard {
         Self { limit: limit as u64, pending: BytesMut::new(), payload: None, message: None, closed: false }
     }
 
-    /// Changes the limit, for the frames to come.
-    pub(super) const fn set_limit(&mut self, limit: usize) {
-        self.limit = limit as u64;
-    }
-
     /// Takes from the front of `input` what may go on: at most up to the end of one frame. Nothing is passed only
     /// when `input` is used up, or after a close frame, behind which everything is dropped.
     pub(super) fn pass(&mut self, input: &mut Bytes) -> Result<Passed, CloseCode> {

@@ -236,6 +236,7 @@ impl Client {
         inviter_id: UserId,
         accepted: bool,
     ) -> Result<(), ClientError> {
+        self.shared.core().answering(session_id, inviter_id);
         let answered = self.call(AcceptJoinSessionApproval { session_id, inviter_id, accepted }).await;
         if answered.is_ok() || answered.as_ref().is_err_and(|error| !error.retryable()) {
             let effects = self.shared.core().invitation_answered(session_id, inviter_id);

@@ -32,3 +32,6 @@ pub use dial::tls_config;
 pub use error::{ClientError, reconnect_after};
 pub use handle::{Client, ClientConfig, NewsStream, Past};
 pub use http::HttpClient;
+
+#[cfg(test)]
+mod tests;

@@ -25,5 +25,6 @@ mod order;
 mod refusals;
 mod room_keys;
 mod rotation;
+mod shape;
 mod speaking;
 mod starting;

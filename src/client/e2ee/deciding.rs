@@ -44,6 +44,8 @@ struct Waiting {
     inbox_id: InboxId,
     number: u64,
     public_key: Option<PublicKey>,
+    /// The user has decided, and the server is being told: that it takes the notification back is no news then.
+    decided: bool,
 }
 
 impl Undecided {
@@ -51,7 +53,7 @@ impl Undecided {
     fn wait(&mut self, place: Place, inbox_id: InboxId, public_key: Option<PublicKey>) -> (bool, Option<InboxId>) {
         self.counter += 1;
         let number = self.counter;
-        let before = self.waiting.insert(place, Waiting { inbox_id, number, public_key });
+        let before = self.waiting.insert(place, Waiting { inbox_id, number, public_key, decided: false });
         let oldest = (self.waiting.len() > MAX_UNDECIDED)
             .then(|| self.waiting.iter().min_by_key(|(_, waiting)| waiting.number).map(|(place, _)| *place))
             .flatten();
@@ -103,8 +105,9 @@ impl Core {
             .map(|(place, _)| *place)
             .collect();
         for place @ (_, session_id, user_id) in gone {
-            self.undecided.waiting.remove(&place);
-            self.tell(Asking::Withdrawn { session_id, user_id });
+            if self.undecided.waiting.remove(&place).is_some_and(|waiting| !waiting.decided) {
+                self.tell(Asking::Withdrawn { session_id, user_id });
+            }
         }
         self.take_out()
     }
@@ -148,10 +151,11 @@ impl Core {
         let current = self.rooms.get(&session_id).and_then(|room| room.current);
         let name = current.map(|epoch| KeyName::new(session_id, epoch));
         let key = name.and_then(|name| Some((name, self.usable_key(&name)?.clone())));
+        let place = (Kind::JoinRequest, session_id, user_id);
         let (true, Some((name, key))) = (accepted, key) else {
+            self.mark_decided(place);
             return Ok((Decided::Request(Box::new(bare)), self.take_out()));
         };
-        let place = (Kind::JoinRequest, session_id, user_id);
         let told = self.undecided.waiting.get(&place).and_then(|waiting| waiting.public_key.clone());
         let Some(public_key) = looked_up.cloned().or(told) else {
             return Ok((Decided::NeedsKey, self.take_out()));
@@ -160,6 +164,7 @@ impl Core {
             return Err(ClientError::FingerprintChanged { user_id, pinned, offered: public_key.fingerprint() });
         }
         let endorsement = self.endorse(name, &key, rng)?;
+        self.mark_decided(place);
         let request = AllowUserJoinSession {
             room_key: Some(key.wrap_for(&public_key, rng)?),
             key_epoch: Some(name.key_epoch),
@@ -168,6 +173,17 @@ impl Core {
             ..bare
         };
         Ok((Decided::Request(Box::new(request)), self.take_out()))
+    }
+
+    /// The user answers an invitation: the server is told next.
+    pub fn answering(&mut self, session_id: SessionId, inviter_id: UserId) {
+        self.mark_decided((Kind::Invitation, session_id, inviter_id));
+    }
+
+    fn mark_decided(&mut self, place: Place) {
+        if let Some(waiting) = self.undecided.waiting.get_mut(&place) {
+            waiting.decided = true;
+        }
     }
 
     /// The server took the decision on a join request.

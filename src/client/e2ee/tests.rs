@@ -443,6 +443,11 @@ fn an_applicant_is_admitted_with_the_key_once_the_user_agrees() {
     assert!(matches!(changed, Err(ClientError::FingerprintChanged { .. })));
 
     alice.core.notice(request(None));
+    assert!(matches!(decide(&mut alice, Some(&bob.public())), Ok(Decided::Request(_))));
+    let effects = alice.core.withdrawn(&[InboxId("join".to_owned())]);
+    assert_eq!(told(&effects), Vec::<&News>::new(), "what one decided oneself is no news");
+
+    alice.core.notice(request(None));
     let effects = alice.core.withdrawn(&[InboxId("join".to_owned())]);
     assert!(matches!(told(&effects)[..], [News::Asking(Asking::Withdrawn { .. })]));
 }

@@ -113,6 +113,8 @@ async fn a_restart_keeps_accounts_sessions_roles_keys_and_the_inbox() {
         if killed {
             node.kill_and_restart().await;
         } else {
+            // Who does not hang up is waited for.
+            drop((a, b));
             node.terminate();
             assert!(node.terminated().await.success());
             node.restart().await;

@@ -259,7 +259,11 @@ impl Client {
             }
             ws::PING if !self.mute_pongs => self.ws.send(ws::PONG, &frame.payload).await,
             ws::PING | ws::PONG => {}
-            ws::CLOSE => self.closed = Some(frame.close_code()),
+            ws::CLOSE => {
+                self.closed = self.closed.or(Some(frame.close_code()));
+                // The other half of the handshake, as any client answers.
+                self.ws.send(ws::CLOSE, &frame.payload).await;
+            }
             other => panic!("opcode {other}"),
         }
     }

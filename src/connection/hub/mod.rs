@@ -197,7 +197,7 @@ impl Hub {
             }
             for (connection, frames) in batch.asks {
                 let Some(link) = roster.links.get(&connection.serial) else { continue };
-                if frames.iter().any(|frame| link.push(frame).is_err()) {
+                if link.push_asks(frames).is_err() {
                     after.doomed.push(Rc::clone(link));
                 }
             }
@@ -294,3 +294,6 @@ impl Drop for Hub {
         self.node.subscriptions.unregister(self.worker, &self.handle);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::SqliteStore;
 use super::column::{Columns, Hex, int, json};
 use super::plan::{EventRow, Plan, RecentRow, head_columns};
-use super::statement::Insert;
+use super::statement::Rows;
 use super::writer::{WriteError, primary_code};
 use crate::protocol::SessionId;
 use crate::session::state::Change;
@@ -19,11 +19,15 @@ use crate::store::{CommitError, SessionCommit};
 
 type Outcomes = Vec<Result<(), CommitError>>;
 
-static PUT_EVENTS: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("INSERT INTO events (session_id, seq, version, json)", "(?, ?, ?, ?)"));
+static PUT_EVENTS: LazyLock<Rows> =
+    LazyLock::new(|| Rows::new("INSERT INTO events (session_id, seq, version, json)", "(?, ?, ?, ?)", ""));
 
-static PUT_RECENT: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)")
+static PUT_RECENT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)", "")
+});
+
+pub(super) static FORGET: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new("DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN (", "(?, ?, ?)", ")")
 });
 
 /// Rows: session, fence, previous version, version, last seq, last time, key messages, wants keys.
@@ -199,7 +203,13 @@ async fn write_plan<H: serde::Serialize>(
             values.push(row.json.as_str());
         })
         .await?;
-    run(connection, forget.into_statements()).await?;
+    FORGET
+        .run(connection, &forget, |(session_id, sender, client_msg_id), values| {
+            values.push(&session_id.as_bytes()[..]);
+            values.push(&sender.as_bytes()[..]);
+            values.push(&*client_msg_id.0);
+        })
+        .await?;
     PUT_RECENT
         .run(connection, &remember, |row: &RecentRow<'_>, values| {
             values.push(&row.session_id.as_bytes()[..]);

@@ -60,7 +60,7 @@ pub(super) struct Plan<'a> {
     /// Rows for `recent_msgs`, after those to forget are gone.
     pub(super) remember: Vec<RecentRow<'a>>,
     /// Keys of `recent_msgs`.
-    pub(super) forget: Runs,
+    pub(super) forget: Vec<(SessionId, UserId, &'a ClientId)>,
     /// Texts that go; after `events`.
     pub(super) recalls: Runs,
     /// Room keys and inbox events; before `people`, since the end of a session looks up whose keys go.
@@ -187,20 +187,18 @@ impl<'a> Plan<'a> {
     }
 
     /// All that is to be forgotten goes first; what the same batch put before is not put at all.
-    fn forget_msg(&mut self, session_id: SessionId, sender: UserId, client_msg_id: &ClientId) {
+    fn forget_msg(&mut self, session_id: SessionId, sender: UserId, client_msg_id: &'a ClientId) {
         // A session's rows are the last ones: nothing before them is looked at.
         let own = self.remember.iter().rev().take_while(|row| row.session_id == session_id);
         let found = own.enumerate().find(|(_, row)| row.sender == sender && row.client_msg_id == client_msg_id);
         if let Some(from_end) = found.map(|(index, _)| index) {
             self.remember.remove(self.remember.len() - 1 - from_end);
         }
-        self.forget.add(FORGET, &(Hex::from(session_id), Hex::from(sender), client_msg_id));
+        self.forget.push((session_id, sender, client_msg_id));
     }
 
     fn end_session(&mut self, commit: &SessionCommit, session: Hex) {
         let row = (session, commit.last_time.as_millis(), DELETED);
-        self.forget
-            .add("DELETE FROM recent_msgs WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))", &row);
         self.remember.retain(|recent| recent.session_id != commit.session_id);
         for sql in END_KEYS {
             self.keys.add(sql, &row);
@@ -323,10 +321,6 @@ const PUT_RECALLED: &str = "
     SELECT unhex(value->>0), value->>1, value->>2 FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET json = excluded.json";
 
-pub(super) const FORGET: &str = "
-    DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN
-        (SELECT unhex(value->>0), unhex(value->>1), value->>2 FROM json_each(?1))";
-
 pub(super) const REMOVE_TASK: &str = "
     DELETE FROM tasks WHERE (id, session_id) IN (SELECT value->>1, unhex(value->>0) FROM json_each(?1))";
 
@@ -347,7 +341,8 @@ pub(super) const END_PEOPLE: [&str; 5] = [
     "DELETE FROM invitations WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
 ];
 
-const END_SESSION: [&str; 2] = [
+const END_SESSION: [&str; 3] = [
+    "DELETE FROM recent_msgs WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "DELETE FROM tasks WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "UPDATE sessions SET ended_at = ended.value->>1, wants_keys = 0, rotating_since = NULL
      FROM json_each(?1) AS ended WHERE session_id = unhex(ended.value->>0)",

@@ -232,7 +232,7 @@ impl Client {
             panic!("waiting for {wanted}, closed with {code}; the last frames: {:?}", self.last());
         }
         if tokio::time::timeout(super::DEADLINE, self.read_one()).await.is_err() {
-            panic!("waiting for {wanted}; the last frames: {:?}; waiting: {:?}", self.last(), self.waiting);
+            panic!("waiting for {wanted}; the last frames: {:?}", self.last());
         }
     }
 

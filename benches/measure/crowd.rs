@@ -148,11 +148,7 @@ impl Crowd {
     }
 
     /// One read, and every whole frame that it completes.
-    fn read(
-        &mut self,
-        who: usize,
-        ears: &mut impl FnMut(usize, Heard<'_>, &mut Outgoing) -> Result<()>,
-    ) -> Result<()> {
+    fn read(&mut self, who: usize, ears: &mut impl FnMut(usize, Heard<'_>, &mut Outgoing) -> Result<()>) -> Result<()> {
         let connection = &mut self.connections[who];
         if !connection.open {
             return Ok(());

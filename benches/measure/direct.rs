@@ -44,7 +44,8 @@ pub(crate) fn run(options: &Options, target: &Target) -> Result<Faults> {
     let node = target.node(data.path(), None)?;
     let accounts = accounts::register(node.address, 2 * pairs)?;
     let mut crowd = Crowd::new()?;
-    let who: Vec<_> = accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
+    let who: Vec<_> =
+        accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
     room::authenticate(&mut crowd, &who)?;
     let mut rooms = Vec::with_capacity(pairs);
     for pair in 0..pairs {

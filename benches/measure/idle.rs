@@ -86,7 +86,8 @@ fn report(when: &str, before: u64, after: u64, connections: usize) {
 /// All of them in one session, and away again.
 fn fill(node: &Node, accounts: &[Account]) -> Result<String> {
     let mut crowd = Crowd::new()?;
-    let who: Vec<_> = accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
+    let who: Vec<_> =
+        accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
     room::authenticate(&mut crowd, &who)?;
     let (session_id, _) = room::open(&mut crowd, &(0..accounts.len()).collect::<Vec<_>>())?;
     // What was there before the measurement is not to be caught up with in it.

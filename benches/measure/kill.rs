@@ -147,7 +147,8 @@ impl Room {
 
 fn connect(node: &Node, accounts: &[Account]) -> Result<Crowd> {
     let mut crowd = Crowd::new()?;
-    let who: Vec<_> = accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
+    let who: Vec<_> =
+        accounts.iter().map(|account| Ok((crowd.connect(node.address)?, account))).collect::<Result<_>>()?;
     room::authenticate(&mut crowd, &who)?;
     Ok(crowd)
 }
@@ -159,7 +160,8 @@ fn check_store(data: &Path) -> Result<u64> {
     let mut databases = Vec::new();
     for entry in std::fs::read_dir(data)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().filter(|name| path.is_file() && !name.to_string_lossy().ends_with("-shm")) else {
+        let Some(name) = path.file_name().filter(|name| path.is_file() && !name.to_string_lossy().ends_with("-shm"))
+        else {
             continue;
         };
         let copied: PathBuf = copy.path().join(name);

@@ -23,7 +23,8 @@ pub(crate) fn authenticate(crowd: &mut Crowd, who: &[(usize, &Account)]) -> Resu
 pub(crate) fn open(crowd: &mut Crowd, members: &[usize]) -> Result<(String, u64)> {
     let (&owner, others) = members.split_first().context("a session has members")?;
     let ask = |who, kind, body| vec![Ask { who, kind, body }];
-    let made = crowd.ask(ask(owner, "new_session", r#"{"name":"measured","e2ee_on":false}"#.to_owned()), &mut |_, _| {})?;
+    let made =
+        crowd.ask(ask(owner, "new_session", r#"{"name":"measured","e2ee_on":false}"#.to_owned()), &mut |_, _| {})?;
     let session_id = text(&made[0], "session_id")?;
     let body = format!(r#"{{"session_id":"{session_id}","join_policy":"open"}}"#);
     crowd.ask(ask(owner, "set_session_info", body), &mut |_, _| {})?;

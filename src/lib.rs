@@ -1,6 +1,7 @@
 //! Conclave: an actor-based, distributed, end-to-end-encrypted chat backend.
 
 pub mod accounts;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod connection;

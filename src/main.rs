@@ -8,6 +8,9 @@ use conclave::config::{Config, Sources};
 use conclave::server::{Server, check_config, stop_signal};
 use conclave::telemetry;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A chat server whose group sessions are end-to-end encrypted.
 #[derive(Parser)]
 #[command(version)]
@@ -43,13 +46,13 @@ fn main() -> ExitCode {
             Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
             None => actix_web::rt::System::new().block_on(serve(config)),
         });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("conclave: {error:#}");
+    result.map_or_else(
+        |error: anyhow::Error| {
+            eprintln!("conclave: {error}");
             ExitCode::FAILURE
-        }
-    }
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -379,3 +379,6 @@ fn retention(config: &Config) -> Retention {
         batch: config.store.prune_rows,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -27,6 +28,8 @@ pub struct Lease {
     began: Instant,
     /// Milliseconds after `began`.
     held_until: AtomicU64,
+    /// Whether it was given up. Held while the store writes, so that no renewal comes behind the end.
+    ended: Mutex<bool>,
 }
 
 impl Lease {
@@ -48,6 +51,7 @@ impl Lease {
             metrics,
             began: Instant::now(),
             held_until: AtomicU64::new(0),
+            ended: Mutex::new(false),
         };
         lease.renew().await?;
         Ok(Arc::new(lease))
@@ -76,16 +80,22 @@ impl Lease {
         }
     }
 
-    /// Takes the node's row away: its sessions are free at once.
+    /// Takes the node's row away, for good: its sessions are free at once.
     ///
     /// # Errors
     /// If the store cannot be written; the lease lapses then.
     pub async fn give_up(&self) -> StoreResult<()> {
+        let mut ended = self.ended.lock().await;
+        *ended = true;
         self.held_until.store(0, Ordering::Release);
         self.store.end_lease(&self.node_id).await
     }
 
     async fn renew(&self) -> StoreResult<()> {
+        let ended = self.ended.lock().await;
+        if *ended {
+            return Ok(());
+        }
         let asked = Instant::now();
         let lease_ms = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
         let row = match self.store.renew_lease(&self.node_id, lease_ms).await {

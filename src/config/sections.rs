@@ -266,7 +266,7 @@ sections! {
         /// `pretty` or `json`.
         log_format: LogFormat = LogFormat::Pretty;
         /// What is logged, in the syntax of tracing's filters: `info`, `info,conclave::session=debug`.
-        log_level: String = "info".to_owned();
+        log_level: String = "info,actix_server=warn".to_owned();
     }
 
     /// How the node ends.

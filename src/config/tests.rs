@@ -26,6 +26,36 @@ fn the_defaults_are_sound() {
 }
 
 #[test]
+fn what_clients_feel_has_the_contracts_defaults() {
+    let contract = [
+        ("e2ee.room_key_lifetime_s", 604_800),
+        ("e2ee.room_key_messages", 100_000),
+        ("e2ee.rotation_deadline_s", 30),
+        ("e2ee.rotation_deadline_per_member_ms", 20),
+        ("sessions.invitation_lifetime_s", 604_800),
+        ("sessions.recall_window_s", 86_400),
+        ("sessions.max_members", 100_000),
+        ("connections.authenticate_within_s", 10),
+        ("connections.heartbeat_s", 30),
+        ("connections.stall_s", 20),
+        ("limits.frame_bytes", 1_048_576),
+        ("limits.text_bytes", 65_536),
+        ("limits.page", 1000),
+        ("limits.requests_in_flight", 64),
+        ("limits.requests_per_s", 5000),
+        ("limits.connections_per_user", 100),
+        ("limits.connections_per_address", 20_000),
+        ("limits.failed_logins_per_minute", 10),
+        ("limits.registrations_per_minute", 0),
+    ];
+    let fields = Config::fields();
+    for (key, value) in contract {
+        let field = fields.iter().find(|field| field.key == key);
+        assert_eq!(field.map(|field| field.value.clone()), Some(value.to_string()), "{key}");
+    }
+}
+
+#[test]
 fn each_layer_goes_over_the_one_before() {
     let file = file("[http]\nlisten = \"127.0.0.1:1\"\n[limits]\npage = 5\n[e2ee]\nroom_key_messages = 7\n");
     let sources = Sources {

@@ -21,6 +21,9 @@ use super::people::AddressSlot;
 use super::socket::Socket;
 use super::throttle::Throttle;
 
+/// Asks that may wait for the reply to `authenticate`: several sessions' windows of them.
+const EARLY_ASKS: usize = 4096;
+
 /// Who an authenticated connection is.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -88,6 +91,11 @@ pub(super) struct Link {
     pub(super) reader_runs: Cell<bool>,
     /// Held while something large is read from the store: one page at a time per connection.
     pub(super) page: tokio::sync::Mutex<()>,
+    /// Requests whose turn in their lane has come, and whether somebody sends them on their way.
+    pub(super) freed: RefCell<VecDeque<Queued>>,
+    pub(super) going: Cell<bool>,
+    /// Asks that came before the reply to `authenticate`.
+    early: RefCell<Vec<Frame>>,
     /// Membership reads under way, and what the hub saw meanwhile.
     pub(super) membership_reads: Cell<u32>,
     pub(super) seen: RefCell<Vec<SeenChange>>,
@@ -134,6 +142,9 @@ impl Link {
             behind: RefCell::default(),
             reader_runs: Cell::new(false),
             page: tokio::sync::Mutex::new(()),
+            freed: RefCell::default(),
+            going: Cell::new(false),
+            early: RefCell::default(),
             membership_reads: Cell::new(0),
             seen: RefCell::default(),
             heard: Cell::new(false),
@@ -184,6 +195,27 @@ impl Link {
     fn cut_off_if_full(&self, pushed: Result<(), Full>) {
         if pushed == Err(Full) {
             self.cut_off(CloseCode::TooSlow);
+        }
+    }
+
+    /// Queues asks, behind the reply to `authenticate`: a session may turn to a connection that is about to have it.
+    pub(super) fn push_asks(&self, asks: Vec<Frame>) -> Result<(), Full> {
+        match self.stage.get() {
+            Stage::Unknown | Stage::Authenticating => {
+                let mut early = self.early.borrow_mut();
+                early.extend(asks);
+                if early.len() > EARLY_ASKS { Err(Full) } else { Ok(()) }
+            }
+            Stage::Authenticated | Stage::Resuming | Stage::Resumed => asks.iter().try_for_each(|ask| self.push(ask)),
+        }
+    }
+
+    /// The reply to `authenticate` is queued: requests are answered from now on.
+    pub(super) fn authenticated(&self) {
+        self.stage.set(Stage::Authenticated);
+        self.inbox.borrow_mut().open();
+        for ask in std::mem::take(&mut *self.early.borrow_mut()) {
+            self.send(&ask);
         }
     }
 

@@ -40,8 +40,7 @@ pub(super) fn authenticate(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, body: 
         match introduced {
             Ok((reply, wants_keys)) => {
                 link.answer(id, "authenticate", &Ok(reply));
-                link.stage.set(Stage::Authenticated);
-                link.inbox.borrow_mut().open();
+                link.authenticated();
                 link.request_done();
                 reader::read_inbox(&hub, &link);
                 if let Some(user_id) = link.user_id() {

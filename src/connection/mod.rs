@@ -34,3 +34,6 @@ pub use address::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, R
 pub use node::{ConnectionParts, Connections, SessionPort};
 pub use socket::prepare_socket;
 pub use subscriptions::Subscriptions;
+
+#[cfg(test)]
+mod tests;

@@ -39,11 +39,7 @@ pub(super) fn catch_up(hub: &Rc<Hub>, link: &Rc<Link>, session_id: SessionId) {
     if !link.is_open() {
         return;
     }
-    let mut behind = link.behind.borrow_mut();
-    if !behind.contains(&session_id) {
-        behind.push_back(session_id);
-    }
-    drop(behind);
+    come_back_to(link, session_id);
     if !link.reader_runs.replace(true) {
         let (hub, link) = (Rc::clone(hub), Rc::clone(link));
         actix_web::rt::spawn(async move {
@@ -64,17 +60,20 @@ async fn catch_up_all(hub: &Rc<Hub>, link: &Rc<Link>) {
                 (Next::More, Some(PAUSE))
             }
         };
-        let mut behind = link.behind.borrow_mut();
         match next {
-            Next::More | Next::Later if link.is_open() && !behind.contains(&session_id) => {
-                behind.push_back(session_id);
-            }
-            Next::More | Next::Later | Next::Done => {}
+            Next::More | Next::Later => come_back_to(link, session_id),
+            Next::Done => {}
         }
-        drop(behind);
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+fn come_back_to(link: &Link, session_id: SessionId) {
+    let mut behind = link.behind.borrow_mut();
+    if link.is_open() && !behind.contains(&session_id) {
+        behind.push_back(session_id);
     }
 }
 

@@ -21,7 +21,7 @@ impl Server {
             "listening on {url}\n\
              everything is stored in {}\n\
              {operations}\n\
-             to try it, open a chat: cargo run --bin conclave-chat -- --server {url}\n\
+             to try it, open a chat: cargo run --bin conclave-chat -- --server {url} --name ann\n\
              to stop it, press ctrl-c: nothing that was acknowledged is lost",
             data_dir.display(),
         )

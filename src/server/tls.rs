@@ -28,7 +28,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// If a file is not what it should be, or they do not fit together.
-pub fn load(settings: &TlsSettings) -> Result<Option<ServerConfig>, TlsError> {
+pub(super) fn load(settings: &TlsSettings) -> Result<Option<ServerConfig>, TlsError> {
     let (Some(cert), Some(key)) = (&settings.cert, &settings.key) else { return Ok(None) };
     let chain = read_chain(cert).map_err(TlsError::Cert)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(TlsError::Key)?;

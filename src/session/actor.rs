@@ -32,6 +32,8 @@ pub(super) struct SessionActor {
     life: Life,
     growing: Outgoing,
     committing: bool,
+    /// Whether a commit that the store's queue did not take waits to be offered again.
+    retrying: bool,
     /// The connection that the rotator spoke on: later asks go there too.
     rotator_at: Option<(UserId, ConnectionKey)>,
     timer: Option<(SpawnHandle, Timestamp)>,
@@ -103,6 +105,7 @@ impl SessionActor {
             life,
             growing: Outgoing::default(),
             committing: false,
+            retrying: false,
             rotator_at: None,
             timer: None,
             idle_since: std::time::Instant::now(),
@@ -220,7 +223,7 @@ impl SessionActor {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        if self.committing || self.growing.is_empty() {
+        if self.committing || self.retrying || self.growing.is_empty() {
             return;
         }
         if self.growing.is_read_only() {
@@ -247,35 +250,52 @@ impl SessionActor {
             Ok(outcome) => {
                 let outgoing = std::mem::take(&mut self.growing);
                 self.committing = true;
+                let version = live.version + 1;
                 let outcome = async move {
                     outcome.await.unwrap_or_else(|_| Err(CommitError::Unknown("the writer stopped".to_owned())))
                 };
-                ctx.spawn(outcome.into_actor(self).map(|outcome, actor, ctx| actor.committed(outcome, outgoing, ctx)));
+                ctx.spawn(outcome.into_actor(self).map(move |outcome, actor, ctx| {
+                    actor.committed(outcome, outgoing, version, ctx);
+                }));
             }
             Err(rejected) => {
                 // Nothing was lost: it waits here, and the permits of this session hold off what would come on top.
                 self.growing.writes = rejected.writes;
-                ctx.run_later(RETRY, Self::flush);
+                self.retrying = true;
+                ctx.run_later(RETRY, |actor, ctx| {
+                    actor.retrying = false;
+                    actor.flush(ctx);
+                });
             }
         }
     }
 
-    fn committed(&mut self, outcome: Result<(), CommitError>, outgoing: Outgoing, ctx: &mut Context<Self>) {
+    fn committed(
+        &mut self,
+        outcome: Result<(), CommitError>,
+        outgoing: Outgoing,
+        version: u64,
+        ctx: &mut Context<Self>,
+    ) {
         match outcome {
             Ok(()) => {
-                let Life::Live(live) = &mut self.life else { return };
-                live.version += 1;
-                live.creation = None;
-                let version = live.version;
+                // A life that was given up meanwhile still tells what it has made durable.
+                if let Life::Live(live) = &mut self.life {
+                    live.version = version;
+                    live.creation = None;
+                }
                 self.leave(outgoing, Some(version), ctx);
             }
             Err(CommitError::AlreadyMade) => self.made_before(outgoing, ctx),
             Err(error) => {
                 tracing::warn!(session = %self.session_id, %error, "a commit failed, the session is loaded anew");
                 self.shared.metrics.commit_failed(&error);
+                // Before anybody is told: who tries again at once finds a new life.
+                self.registration.close();
                 for (slot, _) in outgoing.answers {
                     slot.refuse_now(unavailable());
                 }
+                self.committing = false;
                 self.give_up(unavailable(), ctx);
             }
         }
@@ -320,23 +340,26 @@ impl SessionActor {
                 }
             }
         };
-        ctx.spawn(answer.into_actor(self).map(|(), actor, ctx| actor.give_up(Refusal::no_session(), ctx)));
+        ctx.spawn(answer.into_actor(self).map(|(), actor, ctx| {
+            actor.committing = false;
+            actor.give_up(Refusal::no_session(), ctx);
+        }));
     }
 
     /// Ends this life of the session here: what is queued is refused, and the next command starts a new one.
     fn give_up(&mut self, refusal: Refusal, ctx: &mut Context<Self>) {
+        self.registration.close();
         for (slot, _) in std::mem::take(&mut self.growing).answers {
             slot.refuse_now(unavailable());
         }
         self.life = Life::Gone(refusal);
-        self.registration.close();
         self.after_work(ctx);
     }
 
     /// Stops when nothing more can come; arms the timer otherwise.
     fn after_work(&mut self, ctx: &mut Context<Self>) {
         match &self.life {
-            Life::Gone(_) if self.registration.pending() == 0 => ctx.stop(),
+            Life::Gone(_) if self.registration.pending() == 0 && !self.committing => ctx.stop(),
             Life::Live(_) if self.stopping => self.passivate(ctx),
             Life::Live(_) => self.arm(ctx),
             Life::Gone(_) | Life::New(_) | Life::Loading => {}
@@ -448,6 +471,7 @@ impl Handler<Envelope> for SessionActor {
                 match self.decide(|state| state.handle(now, caller, command, &online)) {
                     Some(decision) => self.absorb(decision, Some(reply), ctx),
                     None => {
+                        self.registration.close();
                         reply.refuse_now(Refusal::new(ErrorCode::Internal, "the request failed in the server"));
                         self.give_up(unavailable(), ctx);
                     }

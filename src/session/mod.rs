@@ -5,6 +5,8 @@ mod clock;
 mod outgoing;
 mod router;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use clock::{Clock, SystemClock};
 pub use router::{Commits, SessionParts, Sessions, SessionsOptions};

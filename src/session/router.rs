@@ -156,13 +156,15 @@ impl Sessions {
         let mut shard = self.inner.registry.shard(session_id);
         match self.reach(&mut shard, session_id) {
             Ok(live) => match self.inner.permit(&live.pending) {
-                Some(permit) => {
-                    if let Err(SendError::Full(envelope) | SendError::Closed(envelope)) =
-                        live.addr.try_send(Envelope { command, reply, permit })
-                    {
-                        envelope.reply.refuse_now(overloaded());
+                Some(permit) => match live.addr.try_send(Envelope { command, reply, permit }) {
+                    Ok(()) => {}
+                    Err(SendError::Full(envelope)) => envelope.reply.refuse_now(overloaded()),
+                    // Its actor died with its place kept: the next command starts a new life.
+                    Err(SendError::Closed(envelope)) => {
+                        shard.remove(&session_id);
+                        envelope.reply.refuse_now(unavailable());
                     }
-                }
+                },
                 None => reply.refuse_now(overloaded()),
             },
             Err(refusal) => reply.refuse_now(refusal),

@@ -319,3 +319,6 @@ impl Writer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,9 @@
 //! if its `fence` and `previous_version` are those of the session's row, so two nodes that both believe they own a
 //! session cannot both write it.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod faulty;
 mod group_commit;
 mod row;
 mod sqlite;

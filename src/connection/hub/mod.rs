@@ -197,7 +197,7 @@ impl Hub {
             }
             for (connection, frames) in batch.asks {
                 let Some(link) = roster.links.get(&connection.serial) else { continue };
-                if frames.iter().any(|frame| link.push(frame).is_err()) {
+                if link.push_asks(frames).is_err() {
                     after.doomed.push(Rc::clone(link));
                 }
             }
@@ -230,11 +230,19 @@ impl Hub {
         }
     }
 
-    /// Lets requests go that waited in their lane.
+    /// Lets requests go that waited in their lane. One that is answered at once frees the next one: they go in a row
+    /// here, and not one inside of the other.
     pub(super) fn go(self: &Rc<Self>, link: &Rc<Link>, freed: Vec<Queued>) {
-        for (id, request) in freed {
+        link.freed.borrow_mut().extend(freed);
+        if link.going.replace(true) {
+            return;
+        }
+        loop {
+            let next = link.freed.borrow_mut().pop_front();
+            let Some((id, request)) = next else { break };
             dispatch::go(self, link, id, request);
         }
+        link.going.set(false);
     }
 
     fn ignore(&self, sessions: &[SessionId]) {
@@ -286,3 +294,6 @@ impl Drop for Hub {
         self.node.subscriptions.unregister(self.worker, &self.handle);
     }
 }
+
+#[cfg(test)]
+mod tests;

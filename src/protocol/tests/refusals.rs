@@ -13,6 +13,7 @@ fn refused(text: &str) -> Unreadable {
 
 /// Body, then the text of the refusal; `S` stands for a session's id, `U` for a user's.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn a_wrong_field_is_named_with_what_would_be_right() {
     const USER: &str = "expected a user id: a UUID as a lower-case hyphenated string";
     const SESSION_ID: &str = "expected a session id: a UUID as a lower-case hyphenated string";

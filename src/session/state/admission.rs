@@ -252,6 +252,10 @@ impl SessionState {
             if holds {
                 return Ok(Reply::Done {});
             }
+            let invited = self.invitations.keys().any(|(invitee, _)| *invitee == caller);
+            if !invited && !self.members.contains_key(&caller) {
+                return Err(Refusal::not_a_member());
+            }
             return Err(Refusal::new(ErrorCode::NotFound, "inviter_id: there is no invitation by them"));
         };
         if invitation.lapsed || invitation.expires_at <= draft.now {

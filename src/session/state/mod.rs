@@ -9,6 +9,8 @@ mod admission;
 mod asks;
 mod command;
 mod decision;
+#[cfg(test)]
+mod invariants;
 mod keys;
 mod moderation;
 mod recent;
@@ -66,7 +68,7 @@ pub type Online<'a> = &'a dyn Fn(UserId) -> bool;
 
 /// A session, complete in memory.
 ///
-/// Invariants, checked after every transition in tests by [`SessionState::check_invariants`]:
+/// Invariants, checked after every transition in tests by `check_invariants`:
 /// 1. A session that has not ended has members, exactly one of them owner; one that has ended has none.
 /// 2. `seq` counts every event by one, and their times never go back.
 /// 3. No epoch is given out twice: `last_epoch` is at least every epoch that is current, rotating or held.
@@ -75,8 +77,14 @@ pub type Online<'a> = &'a dyn Fn(UserId) -> bool;
 /// 6. A rotation that was started and waits for nobody is over.
 /// 7. No member is banned, or has an open join request or an open invitation to this session.
 /// 8. Every open invitation's inviter is a member.
-/// 9. An open ask is for a member who lacks that epoch's key, to a member; at most [`asks::MAX_OPEN`] are open.
+/// 9. An open ask is for a member who lacks that epoch's key, to a member who has it or is to make it; at most
+///    `asks::MAX_OPEN` are open.
 /// 10. `open` sessions are plain.
+/// 11. An encrypted session whose key nobody holds, or that has none yet, is marked or being rotated, by a member.
+/// 12. No restriction is kept that restricts nothing.
+/// 13. Owner and admins, and nobody else, have been told of every open join request.
+/// 14. Nothing is remembered of who was passed over, or asked for keys too often, but of members.
+/// 15. Who was sent the key of the rotation under way is known to know it, even if they say that they lost it.
 #[derive(Clone, Debug)]
 pub struct SessionState {
     rules: Rules,

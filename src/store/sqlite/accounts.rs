@@ -26,6 +26,7 @@ impl SqliteStore {
         .await
         .map_err(failed)?;
         if added.rows_affected() == 0 {
+            write.undo().await;
             return Err(StoreError::Conflict("the name of an account"));
         }
         Ok(write.commit().await?)
@@ -160,6 +161,7 @@ impl SqliteStore {
                 .await
                 .map_err(failed)?;
         if changed.rows_affected() == 0 {
+            write.undo().await;
             return Ok(Vec::new());
         }
         const TELL: &str = "
@@ -183,6 +185,7 @@ impl SqliteStore {
         .await
         .map_err(failed)?;
         if closed.rows_affected() == 0 {
+            write.undo().await;
             return Ok(Vec::new());
         }
         for sql in ["DELETE FROM tokens WHERE user_id = ?1", "DELETE FROM inbox WHERE user_id = ?1"] {

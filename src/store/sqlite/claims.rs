@@ -24,7 +24,7 @@ impl SqliteStore {
         .await
         .map_err(failed)?;
         let Some(taken) = taken else {
-            drop(write);
+            write.undo().await;
             return self.owner_of(session_id).await;
         };
         let (fence, version) = (taken.count("fence")?, taken.count("version")?);

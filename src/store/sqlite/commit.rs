@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::SqliteStore;
 use super::column::{Columns, Hex, int, json};
 use super::plan::{EventRow, Plan, RecentRow, head_columns};
-use super::statement::Insert;
+use super::statement::Rows;
 use super::writer::{WriteError, primary_code};
 use crate::protocol::SessionId;
 use crate::session::state::Change;
@@ -19,15 +19,19 @@ use crate::store::{CommitError, SessionCommit};
 
 type Outcomes = Vec<Result<(), CommitError>>;
 
-static PUT_EVENTS: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("INSERT INTO events (session_id, seq, version, json)", "(?, ?, ?, ?)"));
+static PUT_EVENTS: LazyLock<Rows> =
+    LazyLock::new(|| Rows::new("INSERT INTO events (session_id, seq, version, json)", "(?, ?, ?, ?)", ""));
 
-static PUT_RECENT: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)")
+static PUT_RECENT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)", "")
+});
+
+pub(super) static FORGET: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new("DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN (", "(?, ?, ?)", ")")
 });
 
 /// Rows: session, fence, previous version, version, last seq, last time, key messages, wants keys.
-const GUARD: &str = "
+pub(super) const GUARD: &str = "
     UPDATE sessions SET version = c.value->>3, last_seq = c.value->>4, last_time = c.value->>5,
         key_messages = c.value->>6, wants_keys = c.value->>7
     FROM json_each(?2) AS c
@@ -46,7 +50,7 @@ const PUT_HEAD_COLUMNS: &str = "
     FROM json_each(?1) AS head WHERE session_id = unhex(head.value->>0)";
 
 /// Rows: session, user. Closes the race with the closing of an account, which could not see these rows yet.
-const TELL_OF_CLOSED: &str = "
+pub(super) const TELL_OF_CLOSED: &str = "
     INSERT INTO tasks (session_id, user_id, kind)
     SELECT unhex(w.value->>0), u.user_id, 'closed'
     FROM json_each(?1) AS w CROSS JOIN users AS u ON u.user_id = unhex(w.value->>1)
@@ -79,33 +83,49 @@ impl SqliteStore {
 
     async fn try_batch(&self, node_id: &str, batch: &[SessionCommit]) -> Result<Outcomes, WriteError> {
         let mut write = self.writer.begin().await?;
-        let connection = write.connection();
-        let owned = guard(connection, node_id, batch).await?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let mut plan = Plan::default();
-        let mut heads = Vec::new();
-        let mut forgets = false;
-        for commit in batch {
-            let outcome = match commit.previous_version {
-                0 => make(connection, node_id, commit).await?,
-                _ if owned.contains(&commit.session_id) => Ok(()),
-                _ => Err(CommitError::NotOwner),
-            };
-            if outcome.is_ok() {
-                plan.add(commit);
-                heads.extend(head_columns(commit));
-                forgets |= commit.writes.iter().any(|write| matches!(write.change, Change::Recall(_)));
+        let outcomes = match write_batch(write.connection(), node_id, batch).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                if is_refused_row(&error) {
+                    write.undo().await;
+                }
+                return Err(error.into());
             }
-            outcomes.push(outcome);
-        }
-        write_plan(connection, plan, &heads).await?;
-        if forgets {
+        };
+        let recalls =
+            batch.iter().flat_map(|commit| &commit.writes).any(|write| matches!(write.change, Change::Recall(_)));
+        if recalls {
             write.commit_and_forget().await?
         } else {
             write.commit().await?
         }
         Ok(outcomes)
     }
+}
+
+async fn write_batch(
+    connection: &mut SqliteConnection,
+    node_id: &str,
+    batch: &[SessionCommit],
+) -> sqlx::Result<Outcomes> {
+    let owned = guard(connection, node_id, batch).await?;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut plan = Plan::default();
+    let mut heads = Vec::new();
+    for commit in batch {
+        let outcome = match commit.previous_version {
+            0 => make(connection, node_id, commit).await?,
+            _ if owned.contains(&commit.session_id) => Ok(()),
+            _ => Err(CommitError::NotOwner),
+        };
+        if outcome.is_ok() {
+            plan.add(commit);
+            heads.extend(head_columns(commit));
+        }
+        outcomes.push(outcome);
+    }
+    write_plan(connection, plan, &heads).await?;
+    Ok(outcomes)
 }
 
 async fn guard(
@@ -183,7 +203,13 @@ async fn write_plan<H: serde::Serialize>(
             values.push(row.json.as_str());
         })
         .await?;
-    run(connection, forget.into_statements()).await?;
+    FORGET
+        .run(connection, &forget, |(session_id, sender, client_msg_id), values| {
+            values.push(&session_id.as_bytes()[..]);
+            values.push(&sender.as_bytes()[..]);
+            values.push(&*client_msg_id.0);
+        })
+        .await?;
     PUT_RECENT
         .run(connection, &remember, |row: &RecentRow<'_>, values| {
             values.push(&row.session_id.as_bytes()[..]);

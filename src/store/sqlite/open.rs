@@ -134,7 +134,7 @@ async fn history(writer: &Writer, identity: &str) -> StoreResult<String> {
     let mut write = writer.begin().await?;
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT name, value FROM meta").fetch_all(write.connection()).await.map_err(failed)?;
-    drop(write);
+    write.undo().await;
     let meta = |key: &str| rows.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
     match (meta("history"), meta("file")) {
         (Some(log), Some(file)) if file == identity => Ok(log),

@@ -60,7 +60,7 @@ pub(super) struct Plan<'a> {
     /// Rows for `recent_msgs`, after those to forget are gone.
     pub(super) remember: Vec<RecentRow<'a>>,
     /// Keys of `recent_msgs`.
-    pub(super) forget: Runs,
+    pub(super) forget: Vec<(SessionId, UserId, &'a ClientId)>,
     /// Texts that go; after `events`.
     pub(super) recalls: Runs,
     /// Room keys and inbox events; before `people`, since the end of a session looks up whose keys go.
@@ -187,20 +187,18 @@ impl<'a> Plan<'a> {
     }
 
     /// All that is to be forgotten goes first; what the same batch put before is not put at all.
-    fn forget_msg(&mut self, session_id: SessionId, sender: UserId, client_msg_id: &ClientId) {
+    fn forget_msg(&mut self, session_id: SessionId, sender: UserId, client_msg_id: &'a ClientId) {
         // A session's rows are the last ones: nothing before them is looked at.
         let own = self.remember.iter().rev().take_while(|row| row.session_id == session_id);
         let found = own.enumerate().find(|(_, row)| row.sender == sender && row.client_msg_id == client_msg_id);
         if let Some(from_end) = found.map(|(index, _)| index) {
             self.remember.remove(self.remember.len() - 1 - from_end);
         }
-        self.forget.add(FORGET, &(Hex::from(session_id), Hex::from(sender), client_msg_id));
+        self.forget.push((session_id, sender, client_msg_id));
     }
 
     fn end_session(&mut self, commit: &SessionCommit, session: Hex) {
         let row = (session, commit.last_time.as_millis(), DELETED);
-        self.forget
-            .add("DELETE FROM recent_msgs WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))", &row);
         self.remember.retain(|recent| recent.session_id != commit.session_id);
         for sql in END_KEYS {
             self.keys.add(sql, &row);
@@ -237,7 +235,7 @@ const PUT_HEAD: &str = "
     ON CONFLICT DO UPDATE SET head = excluded.head,
         creation_reply = coalesce(excluded.creation_reply, session_heads.creation_reply)";
 
-const PUT_MEMBER: &str = "
+pub(super) const PUT_MEMBER: &str = "
     INSERT INTO members (session_id, user_id, role, joined_at, first_seq, acked_seq, held, sent, keys)
     SELECT unhex(value->>0), unhex(value->>1), value->>2, value->>3, value->>4, (value->>4) - 1, value->>5, value->>6,
         value->>7
@@ -246,7 +244,7 @@ const PUT_MEMBER: &str = "
         sent = excluded.sent, keys = excluded.keys, first_seq = excluded.first_seq,
         acked_seq = iif(excluded.first_seq = members.first_seq, members.acked_seq, excluded.acked_seq)";
 
-const REMOVE_MEMBER: &str = "
+pub(super) const REMOVE_MEMBER: &str = "
     DELETE FROM members WHERE (session_id, user_id) IN
         (SELECT unhex(value->>0), unhex(value->>1) FROM json_each(?1))";
 
@@ -294,15 +292,15 @@ const PUT_ROOM_KEY: &str = "
 const DROP_EPOCH: &str = "
     DELETE FROM room_keys WHERE (session_id, epoch) IN (SELECT unhex(value->>0), value->>1 FROM json_each(?1))";
 
-const DROP_ROOM_KEY: &str = "
+pub(super) const DROP_ROOM_KEY: &str = "
     DELETE FROM room_keys WHERE (session_id, user_id, epoch) IN
         (SELECT unhex(value->>0), unhex(value->>1), value->>2 FROM json_each(?1))";
 
-const DROP_ROOM_KEYS_OF: &str = "
+pub(super) const DROP_ROOM_KEYS_OF: &str = "
     DELETE FROM room_keys WHERE (session_id, user_id) IN
         (SELECT unhex(value->>0), unhex(value->>1) FROM json_each(?1))";
 
-const DROP_INBOX_KEYS_OF: &str = "
+pub(super) const DROP_INBOX_KEYS_OF: &str = "
     DELETE FROM inbox WHERE holds_key AND (user_id, session_id) IN
         (SELECT unhex(value->>1), unhex(value->>0) FROM json_each(?1))";
 
@@ -311,10 +309,10 @@ const PUT_INBOX: &str = "
     SELECT unhex(value->>0), value->>1, unhex(value->>2), value->>3, value->>4, value->>5, value->>6
     FROM json_each(?1)";
 
-const REMOVE_INBOX: &str = "
+pub(super) const REMOVE_INBOX: &str = "
     DELETE FROM inbox WHERE (user_id, inbox_id) IN (SELECT unhex(value->>0), value->>1 FROM json_each(?1))";
 
-const BLANK_EVENT: &str = "
+pub(super) const BLANK_EVENT: &str = "
     UPDATE events SET json = '' FROM json_each(?1) AS recall
     WHERE session_id = unhex(recall.value->>0) AND seq = recall.value->>1";
 
@@ -323,20 +321,16 @@ const PUT_RECALLED: &str = "
     SELECT unhex(value->>0), value->>1, value->>2 FROM json_each(?1) WHERE true
     ON CONFLICT DO UPDATE SET json = excluded.json";
 
-const FORGET: &str = "
-    DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN
-        (SELECT unhex(value->>0), unhex(value->>1), value->>2 FROM json_each(?1))";
-
-const REMOVE_TASK: &str = "
+pub(super) const REMOVE_TASK: &str = "
     DELETE FROM tasks WHERE (id, session_id) IN (SELECT value->>1, unhex(value->>0) FROM json_each(?1))";
 
-const END_KEYS: [&str; 2] = [
+pub(super) const END_KEYS: [&str; 2] = [
     "DELETE FROM room_keys WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "DELETE FROM inbox WHERE holds_key AND (user_id, session_id) IN
         (SELECT user_id, session_id FROM members WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1)))",
 ];
 
-const END_PEOPLE: [&str; 5] = [
+pub(super) const END_PEOPLE: [&str; 5] = [
     "INSERT INTO departures (user_id, session_id, reason, at)
      SELECT user_id, session_id, ended.value->>2, ended.value->>1
      FROM json_each(?1) AS ended CROSS JOIN members ON session_id = unhex(ended.value->>0)
@@ -347,7 +341,8 @@ const END_PEOPLE: [&str; 5] = [
     "DELETE FROM invitations WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
 ];
 
-const END_SESSION: [&str; 2] = [
+const END_SESSION: [&str; 3] = [
+    "DELETE FROM recent_msgs WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "DELETE FROM tasks WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "UPDATE sessions SET ended_at = ended.value->>1, wants_keys = 0, rotating_since = NULL
      FROM json_each(?1) AS ended WHERE session_id = unhex(ended.value->>0)",

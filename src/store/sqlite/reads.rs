@@ -13,12 +13,12 @@ use crate::protocol::{
 use crate::session::state::{E2ee, Head, Until};
 use crate::store::{Access, EventRange, EventRow, Membership, Page, StoreError, StoreResult};
 
-const EVENTS_AFTER: &str = "
+pub(super) const EVENTS_AFTER: &str = "
     SELECT e.seq, e.version, iif(e.json = '', r.json, e.json) AS json
     FROM events AS e LEFT JOIN recalled AS r ON e.json = '' AND r.session_id = e.session_id AND r.seq = e.seq
     WHERE e.session_id = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4";
 
-const EVENTS_BEFORE: &str = "
+pub(super) const EVENTS_BEFORE: &str = "
     SELECT e.seq, e.version, iif(e.json = '', r.json, e.json) AS json
     FROM events AS e LEFT JOIN recalled AS r ON e.json = '' AND r.session_id = e.session_id AND r.seq = e.seq
     WHERE e.session_id = ?1 AND e.seq < ?2 AND e.seq >= ?3 ORDER BY e.seq DESC LIMIT ?4";

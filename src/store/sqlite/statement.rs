@@ -1,4 +1,5 @@
-//! Multi-row inserts of a few fixed sizes, so that each is prepared once and a batch is few statements.
+//! Statements over many rows in a few fixed sizes, so that each is prepared once and a batch is few statements. For the
+//! rows that every message needs: a JSON text of rows, which the others take, costs several times as much per row.
 
 use std::sync::Arc;
 
@@ -8,20 +9,26 @@ use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 /// Rows of one statement, from the largest size down; 1 must be the last.
 const SIZES: [usize; 3] = [64, 8, 1];
 
-/// `INSERT .. VALUES (..), (..)` in each of the sizes.
+/// `.. VALUES (..), (..)` in each of the sizes.
 #[derive(Debug)]
-pub(super) struct Insert {
+pub(super) struct Rows {
     sizes: [(usize, Arc<str>); SIZES.len()],
 }
 
-impl Insert {
-    /// `head` goes up to `VALUES`, `row` is one row's placeholders.
-    pub(super) fn new(head: &str, row: &str) -> Self {
-        let sql = |rows: usize| format!("{head} VALUES {}", vec![row; rows].join(", ")).into();
+impl Rows {
+    /// `head` goes up to `VALUES`, `row` is one row's placeholders, `tail` is what follows the rows.
+    pub(super) fn new(head: &str, row: &str, tail: &str) -> Self {
+        let sql = |rows: usize| format!("{head} VALUES {}{tail}", vec![row; rows].join(", ")).into();
         Self { sizes: SIZES.map(|rows| (rows, sql(rows))) }
     }
 
-    /// Inserts all rows, `bind` giving each one's values in the order of the placeholders.
+    /// The text for one row.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.sizes[SIZES.len() - 1].1
+    }
+
+    /// Runs it over all rows, `bind` giving each one's values in the order of the placeholders.
     pub(super) async fn run<R>(
         &self,
         connection: &mut SqliteConnection,

@@ -57,9 +57,8 @@ impl SqliteStore {
         let connection: &mut SqliteConnection = write.connection();
         let removed =
             sqlx::query(sql).bind(bound).bind(int(batch)).execute(connection).await.map_err(failed)?.rows_affected();
-        if removed > 0 {
-            write.commit().await?;
-        }
+        // Without a change there is nothing to sync.
+        write.commit().await?;
         Ok(removed)
     }
 

@@ -2,15 +2,16 @@
 //!
 //! Whoever holds the [`Writer`]'s lock is the only one in this process that writes, and the lock on the data directory
 //! keeps other processes out: `SQLITE_BUSY` cannot happen between writers. A [`Write`] that is dropped before its
-//! commit is rolled back before the connection is used again.
+//! commit is rolled back with its connection.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sqlx::Row;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{Row, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -48,9 +49,12 @@ impl fmt::Debug for Writer {
 }
 
 /// A transaction that has the writer for itself.
+///
+/// SQLite ends a transaction by itself where the disk is full or fails, so nobody can tell from here whether one is
+/// still open after an error: a write that does not come to its commit takes its connection with it.
 pub(super) struct Write<'a> {
-    // Before the turn: a transaction that was not committed is on its way back when the next one has its turn.
-    transaction: Transaction<'static, Sqlite>,
+    connection: PoolConnection<Sqlite>,
+    done: bool,
     writer: &'a Writer,
     _turn: MutexGuard<'a, ()>,
 }
@@ -102,8 +106,10 @@ impl Writer {
     /// Waits for its turn and begins a transaction.
     pub(super) async fn begin(&self) -> Result<Write<'_>, WriteError> {
         let turn = self.turn.lock().await;
-        let transaction = self.writing.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, writer: self, _turn: turn })
+        let connection = self.writing.acquire().await?;
+        let mut write = Write { connection, done: false, writer: self, _turn: turn };
+        sqlx::query("BEGIN IMMEDIATE").execute(write.connection()).await?;
+        Ok(write)
     }
 
     /// Writes a row over a connection that nothing else uses.
@@ -130,7 +136,8 @@ impl Writer {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
-        self.truncate(TRUNCATE_WITHIN).await.map_err(failed)
+        let mut connection = self.writing.acquire().await.map_err(failed)?;
+        self.truncate(&mut connection, TRUNCATE_WITHIN).await.map_err(failed)
     }
 
     fn is_tidy(&self) -> bool {
@@ -139,9 +146,8 @@ impl Writer {
 
     /// Copies the WAL into the database and cuts it to nothing, waiting for readers that still need it: new ones
     /// read the database alone once all is copied, so each reader holds it up once at most.
-    async fn truncate(&self, within: Duration) -> sqlx::Result<()> {
+    async fn truncate(&self, connection: &mut SqliteConnection, within: Duration) -> sqlx::Result<()> {
         let deadline = Instant::now() + within;
-        let mut connection = self.writing.acquire().await?;
         loop {
             let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await?;
             if row.try_get::<i64, _>(0)? == 0 {
@@ -157,13 +163,13 @@ impl Writer {
     }
 
     /// After a commit, in its turn.
-    async fn keep_wal_short(&self) {
+    async fn keep_wal_short(&self, connection: &mut SqliteConnection) {
         if self.is_tidy() {
             return;
         }
         // A WAL that is merely long is no reason to make commits wait.
         let within = if self.owed.load(Ordering::Acquire) { TRUNCATE_WITHIN } else { Duration::ZERO };
-        if let Err(error) = self.truncate(within).await {
+        if let Err(error) = self.truncate(connection, within).await {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }
     }
@@ -172,26 +178,37 @@ impl Writer {
 impl Write<'_> {
     /// The connection, inside the transaction.
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.transaction
+        &mut self.connection
     }
 
     /// Makes it durable.
-    pub(super) async fn commit(self) -> Result<(), WriteError> {
-        let Self { transaction, writer, _turn } = self;
-        match transaction.commit().await {
-            Ok(()) => {}
-            // SQLite refuses to commit and keeps the transaction open: dropping it has rolled it back.
+    pub(super) async fn commit(mut self) -> Result<(), WriteError> {
+        match sqlx::query("COMMIT").execute(self.connection()).await {
+            Ok(_) => self.done = true,
             Err(error) if is_full_or_busy(&error) => return Err(WriteError::Undone(error)),
             Err(error) => return Err(WriteError::Unknown(error)),
         }
-        writer.keep_wal_short().await;
+        self.writer.keep_wal_short(&mut self.connection).await;
         Ok(())
+    }
+
+    /// Undoes it and keeps the connection: for rows that are refused, which is no fault of the database.
+    pub(super) async fn undo(mut self) {
+        self.done = sqlx::query("ROLLBACK").execute(self.connection()).await.is_ok();
     }
 
     /// Makes it durable, and returns when the WAL has nothing any more of what was overwritten or removed.
     pub(super) async fn commit_and_forget(self) -> Result<(), WriteError> {
         self.writer.owed.store(true, Ordering::Release);
         self.commit().await
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.connection.close_on_drop();
+        }
     }
 }
 

@@ -1,0 +1,30 @@
+//! The contract, seen from outside: real nodes, and clients written from the published page alone.
+//!
+//! Nothing here uses the project's own types. What is asserted are the literals of the wire, so that a change of our
+//! own constants cannot change what the tests ask for. Each module is a part of the contract; `support` has the nodes
+//! and the clients. A node is shared by all tests that need no settings of their own.
+
+mod support;
+
+mod accounts;
+mod asks;
+mod catching_up;
+mod closing;
+mod durability;
+mod encryption;
+mod frames;
+mod history;
+mod inbox;
+mod information;
+mod joining;
+mod known_failures;
+mod leaving;
+mod limits;
+mod moderation;
+mod order;
+mod refusals;
+mod room_keys;
+mod rotation;
+mod shape;
+mod speaking;
+mod starting;

@@ -1,0 +1,218 @@
+//! Real nodes: the server's own binary, each with a data directory of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::client::Client;
+use super::http::{self, Answer};
+use super::{DEADLINE, keys};
+
+/// The password of every user that the tests do not give another.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// A running node. It is killed when this is dropped.
+pub(crate) struct Node {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    data: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+/// Kills the shared node when this process ends, however it ends: a static is never dropped, but its pipe is closed.
+struct Watchdog {
+    _shell: Child,
+}
+
+impl Node {
+    /// The node of all tests that need no settings of their own.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceCell<(Node, Watchdog)> = OnceCell::const_new();
+        let (node, _) = SHARED
+            .get_or_init(|| async {
+                let node = Self::start(&[]).await;
+                let script = format!("read -r _; kill -9 {}; rm -rf '{}'", node.child.id(), node.data.path().display());
+                let shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn();
+                (node, Watchdog { _shell: shell.expect("a shell") })
+            })
+            .await;
+        node
+    }
+
+    /// Starts a node with settings, such as `("limits.page", "10")`.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let data = TempDir::new().expect("a directory");
+        let (child, address) = spawn(&data, &settings).await;
+        Self { child, address, data, settings }
+    }
+
+    /// Ends it as a power cut would, and starts it again with the same data.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.child.kill().expect("a running node");
+        self.child.wait().expect("its end");
+        (self.child, self.address) = spawn(&self.data, &self.settings).await;
+    }
+
+    /// Starts it again after [`Node::terminated`].
+    pub(crate) async fn restart(&mut self) {
+        (self.child, self.address) = spawn(&self.data, &self.settings).await;
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn terminated(&mut self) -> ExitStatus {
+        let until = Instant::now() + 2 * DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the node did not end in time");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Calls with a JSON body and no token.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        http::call(self.address, "POST", path, &[], Some(body.to_string().as_bytes())).await
+    }
+
+    /// Calls without body and token.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        http::call(self.address, "GET", path, &[], None).await
+    }
+
+    /// A new user, whose name starts with `name`.
+    pub(crate) async fn user(&self, name: &str) -> User {
+        self.user_with_key(name, keys::SPKI).await
+    }
+
+    /// A new user with this public key.
+    pub(crate) async fn user_with_key(&self, name: &str, public_key: &str) -> User {
+        let name = unique(name);
+        let body = json!({"name": name, "password": PASSWORD, "public_key": public_key});
+        let answer = self.post("/v1/register", &body).await.expect(201);
+        let text = |field: &str| answer[field].as_str().unwrap_or_else(|| panic!("{field}: {answer}")).to_owned();
+        User { address: self.address, id: text("user_id"), token: text("token"), name }
+    }
+
+    /// A new user, connected.
+    pub(crate) async fn client(&self, name: &str) -> Client {
+        self.user(name).await.connect().await
+    }
+
+    /// Three new users, connected.
+    pub(crate) async fn three(&self) -> [Client; 3] {
+        [self.client("alice").await, self.client("bob").await, self.client("carol").await]
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A name that no other test uses.
+pub(crate) fn unique(name: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, SocketAddr) {
+    let log = data.path().join("node.log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data.path().join("data"))
+        .current_dir(data.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).expect("a log file"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CONCLAVE__")) {
+        command.env_remove(name);
+    }
+    for (key, value) in settings {
+        command.env(format!("CONCLAVE__{}", key.to_uppercase().replace('.', "__")), value);
+    }
+    let mut child = command.spawn().expect("the server's binary");
+    let stdout = child.stdout.take().expect("a pipe");
+    let (found, address) = mpsc::channel();
+    // Reads to the end, so that the node never waits for a full pipe.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some((_, rest)) = line.split_once("listening on http://") {
+                let address = rest.split_whitespace().next().and_then(|address| address.parse().ok());
+                let _ = found.send(address);
+            }
+        }
+    });
+    let address = tokio::task::spawn_blocking(move || address.recv_timeout(DEADLINE)).await.expect("no panic");
+    match address {
+        Ok(Some(address)) => (child, address),
+        Ok(None) | Err(_) => {
+            let _ = child.kill();
+            panic!("the node did not say where it listens: {}", std::fs::read_to_string(&log).unwrap_or_default());
+        }
+    }
+}
+
+/// A registered user.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) address: SocketAddr,
+    pub(crate) id: String,
+    pub(crate) token: String,
+    pub(crate) name: String,
+}
+
+impl User {
+    /// Connects, authenticates and resumes from nothing.
+    pub(crate) async fn connect(&self) -> Client {
+        let mut client = self.authenticated().await;
+        client.resumed = client.ok("resume", json!({})).await;
+        client
+    }
+
+    /// Connects and authenticates.
+    pub(crate) async fn authenticated(&self) -> Client {
+        let mut client = self.unauthenticated().await;
+        client.started = client.ok("authenticate", json!({"token": self.token})).await;
+        client
+    }
+
+    /// Connects.
+    pub(crate) async fn unauthenticated(&self) -> Client {
+        let mut client = Client::open(self.address).await;
+        client.user_id.clone_from(&self.id);
+        client
+    }
+
+    /// Calls with this user's token.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let body = body.map(|body| body.to_string());
+        let headers = [("Authorization", bearer.as_str())];
+        http::call(self.address, method, path, &headers, body.as_deref().map(str::as_bytes)).await
+    }
+}

@@ -19,6 +19,7 @@ use crate::wire::Heard;
 
 /// What to measure.
 #[derive(Args, Clone)]
+#[group(skip)]
 pub(crate) struct Options {
     /// Sockets to write to.
     #[arg(long, default_value_t = 1000)]

@@ -22,6 +22,7 @@ mod leaving;
 mod limits;
 mod moderation;
 mod order;
+mod programs;
 mod refusals;
 mod room_keys;
 mod rotation;

@@ -2,8 +2,8 @@
 
 use crate::protocol::Refusal;
 
-/// The commonest passwords of ten characters and more, in lower case; shorter ones are too short anyway. From what
-/// published lists of leaked passwords have in common.
+/// The commonest passwords of ten characters and more, in lower case, as far as they are widely known; shorter
+/// ones are too short anyway.
 const COMMONEST: &[&str] = &[
     "0000000000",
     "0123456789",

@@ -25,7 +25,7 @@ use crate::protocol::{CloseCode, ErrorCode, Refusal, SUB_PROTOCOL, decode_reques
 use super::body::Body;
 use super::frame_guard::FrameGuard;
 use super::hub::Hub;
-use super::link::{Link, LinkParts, Stage};
+use super::link::{Link, LinkParts};
 use super::outbox::pong_frame;
 use super::socket::Socket;
 use super::{Connections, dispatch, members};

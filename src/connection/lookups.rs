@@ -22,7 +22,10 @@ pub(super) fn start(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, request: Requ
     let (hub, link) = (Rc::clone(hub), Rc::clone(link));
     actix_web::rt::spawn(async move {
         let (name, session_id) = (request.name(), request.session_id());
-        let command = look_up(&hub.node, user_id, request).await;
+        let command = match room_for_one_more(&hub, &link, &request) {
+            Ok(()) => look_up(&hub.node, user_id, request).await,
+            Err(refusal) => Err(refusal),
+        };
         if !link.is_open() {
             return;
         }
@@ -40,6 +43,17 @@ pub(super) fn start(hub: &Rc<Hub>, link: &Rc<Link>, id: RequestId, request: Requ
             None => hub.node.sessions.create(command, slot),
         }
     });
+}
+
+/// Whether the user may come into one session more. One too many that comes by an approval is let be.
+fn room_for_one_more(hub: &Hub, link: &Link, request: &Request) -> Result<(), Refusal> {
+    let comes_in =
+        matches!(request, Request::NewSession(_) | Request::JoinSession(_) | Request::AcceptJoinSessionApproval(_));
+    let sessions = link.seats.borrow().len() as u64;
+    if comes_in && sessions >= hub.node.limits.sessions_per_user {
+        return Err(Refusal::new(ErrorCode::TooLarge, "the user is in as many sessions as one may be"));
+    }
+    Ok(())
 }
 
 async fn look_up(node: &Connections, user_id: UserId, request: Request) -> Result<Command, Refusal> {

@@ -76,7 +76,7 @@ impl Commits for Gate {
 /// One thing that left a session, in order.
 #[derive(Clone, Debug)]
 enum Left {
-    Answer(ConnectionKey, Value),
+    Answer(Value),
     Published(u64),
     Asked(ConnectionKey, Value),
 }
@@ -115,10 +115,8 @@ impl Outside {
 impl Deliveries for Outside {
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, ()> {
         let Parcel { answers, publication, signals: _, asks } = parcel;
-        let answers = answers.into_iter().flat_map(|answer| {
-            let connection = answer.connection;
-            answer.frames.into_iter().map(move |frame| Left::Answer(connection, json(&frame)))
-        });
+        let answers = answers.into_iter().flat_map(|answer| answer.frames);
+        let answers = answers.map(|frame| Left::Answer(json(&frame)));
         let published = publication.map(|one| Left::Published(one.version));
         let asks = asks.into_iter().flat_map(|(connection, frames)| {
             frames.into_iter().map(move |frame| Left::Asked(connection, json(&frame)))
@@ -128,8 +126,7 @@ impl Deliveries for Outside {
     }
 
     fn answer_now(&self, answer: Answer) {
-        let connection = answer.connection;
-        self.push(answer.frames.iter().map(|frame| Left::Answer(connection, json(frame))).collect::<Vec<_>>());
+        self.push(answer.frames.iter().map(|frame| Left::Answer(json(frame))).collect::<Vec<_>>());
     }
 }
 
@@ -239,7 +236,7 @@ impl Bench {
     async fn answer(&self, request_id: u64) -> Result<Value, String> {
         let answer = self.outside.wait("answer", |left| {
             left.iter().find_map(|one| match one {
-                Left::Answer(_, frame) if frame["reply_to"] == request_id => Some(frame.clone()),
+                Left::Answer(frame) if frame["reply_to"] == request_id => Some(frame.clone()),
                 Left::Answer(..) | Left::Published(_) | Left::Asked(..) => None,
             })
         });
@@ -296,7 +293,7 @@ impl Bench {
 
     fn answered(&self, request_id: u64) -> bool {
         let left = self.outside.left.lock().unwrap();
-        left.iter().any(|one| matches!(one, Left::Answer(_, frame) if frame["reply_to"] == request_id))
+        left.iter().any(|one| matches!(one, Left::Answer(frame) if frame["reply_to"] == request_id))
     }
 
     async fn until_none_lives(&self) {
@@ -373,7 +370,7 @@ async fn answers_wait_for_the_commits_they_were_decided_on() {
     let order: Vec<u64> = left
         .iter()
         .filter_map(|one| match one {
-            Left::Answer(_, frame) => frame["reply_to"].as_u64(),
+            Left::Answer(frame) => frame["reply_to"].as_u64(),
             Left::Published(_) | Left::Asked(..) => None,
         })
         .filter(|id| [first, refused, repeat].contains(id))
@@ -458,7 +455,7 @@ async fn the_timer_marks_the_session_when_its_key_has_lived() {
         .await;
     // The asks are behind the answer.
     let left = bench.outside.left.lock().unwrap().clone();
-    let answer = left.iter().position(|one| matches!(one, Left::Answer(_, frame) if frame["reply_to"] == request));
+    let answer = left.iter().position(|one| matches!(one, Left::Answer(frame) if frame["reply_to"] == request));
     let ask = left
         .iter()
         .position(|one| matches!(one, Left::Asked(_, frame) if frame["type"] == "UpdateRoomKeyNotification"));

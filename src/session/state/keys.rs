@@ -46,10 +46,13 @@ impl SessionState {
         body: SendRoomKey,
     ) -> Result<Reply, Refusal> {
         let SendRoomKey { user_id, room_key, key_epoch, key_check, signature, session_id: _ } = body;
-        let mine = self.keys_of(draft, caller)?;
-        if !self.members.contains_key(&user_id) {
+        // The target comes before the state: it is looked at in a plain session too.
+        let mine = self.keys_of(draft, caller);
+        let settled = mine.as_ref().err().is_some_and(|refusal| refusal.code != ErrorCode::E2eeNotOn);
+        if !settled && !self.members.contains_key(&user_id) {
             return Err(Refusal::new(ErrorCode::NotFound, "user_id: no such member"));
         }
+        let mine = mine?;
         let batch = Self::batch(caller, &mine, key_epoch, key_check, signature)?;
         self.may_receive(&batch, user_id).map_err(|code| Refusal::new(code, "user_id: they have this epoch's key"))?;
         self.settle_key_check(draft, &batch)?;

@@ -32,8 +32,8 @@ use asks::Asks;
 use recent::Recent;
 
 use crate::protocol::{
-    ErrorCode, JoinPolicy, KeyEpoch, MemberJoined, NewSession, NoticeBody, Refusal, Reply, Role, SessionId, Timestamp,
-    UserId,
+    ErrorCode, FailedMember, JoinPolicy, KeyEpoch, MemberJoined, NewSession, NoticeBody, Refusal, Reply, Role,
+    SessionId, Timestamp, UserId,
 };
 
 /// The settings that the rules depend on.
@@ -118,7 +118,7 @@ impl SessionState {
         creator: UserId,
         now: Timestamp,
         body: NewSession,
-        failed: Vec<crate::protocol::FailedMember>,
+        failed: Vec<FailedMember>,
     ) -> (Self, Decision) {
         let current = CurrentKey { epoch: KeyEpoch::FIRST, key_check: body.key_check.clone(), since: now };
         let e2ee = if body.e2ee_on {
@@ -166,10 +166,15 @@ impl SessionState {
             let (user_id, epoch, sender) = (creator, KeyEpoch::FIRST, creator);
             draft.push(Change::PutRoomKey(StoredKey { user_id, epoch, sender, room_key, key_check, signature: None }));
         }
-        for invitee in body.members.unwrap_or_default() {
-            state.open_invitation(&mut draft, creator, invitee, body.leave_message.clone());
+        let mut failed_members = failed;
+        for user_id in body.members.unwrap_or_default() {
+            if state.invitations.len() < state.rules.max_open {
+                state.open_invitation(&mut draft, creator, user_id, body.leave_message.clone());
+            } else {
+                failed_members.push(FailedMember { user_id, reason: ErrorCode::Overloaded });
+            }
         }
-        let reply = Reply::NewSession { session_id, key_epoch, failed_members: failed };
+        let reply = Reply::NewSession { session_id, key_epoch, failed_members };
         (state, draft.into_decision(Ok(reply)))
     }
 

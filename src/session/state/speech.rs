@@ -20,7 +20,10 @@ impl SessionState {
         let key_epoch = match self.epoch_of(&body) {
             Ok(epoch) => epoch,
             Err(refusal) => {
-                if refusal.code == ErrorCode::EncryptionRequired && self.holders().next().is_none() {
+                // Nobody could speak encrypted before somebody has made a key: who tries is who makes it.
+                let for_want_of_a_key =
+                    matches!(refusal.code, ErrorCode::EncryptionRequired | ErrorCode::RoomKeyPending);
+                if for_want_of_a_key && self.holders().next().is_none() {
                     self.begin_rotation_by_speaker(draft, caller);
                 }
                 return Err(refusal);

@@ -205,9 +205,8 @@ impl Sessions {
             return reply.refuse_now(overloaded());
         };
         let token = registration.token;
-        let addr = SessionActor::start_in_arbiter(&self.arbiter(), move |_| {
-            SessionActor::make(session_id, shared, registration, command, reply, permit)
-        });
+        let addr =
+            self.start_actor(move || SessionActor::make(session_id, shared, registration, command, reply, permit));
         shard.insert(session_id, Live { addr, pending, token });
     }
 
@@ -264,11 +263,20 @@ impl Sessions {
         Ok(shard.entry(session_id).or_insert_with(|| {
             let (shared, registration) = (Arc::clone(&self.inner.shared), registry.register(session_id));
             let (pending, token) = (Arc::clone(&registration.pending), registration.token);
-            let addr = SessionActor::start_in_arbiter(&self.arbiter(), move |_| {
-                SessionActor::load(session_id, shared, registration)
-            });
+            let addr = self.start_actor(move || SessionActor::load(session_id, shared, registration));
             Live { addr, pending, token }
         }))
+    }
+
+    /// Starts an actor on the next session thread. Its mailbox has its bound from the first envelope on: what actix
+    /// makes holds 16 until the actor runs, and a burst on a sleeping session would find it full.
+    fn start_actor(&self, make: impl FnOnce() -> SessionActor + Send + 'static) -> Addr<SessionActor> {
+        let (sender, receiver) = actix::dev::channel::channel(self.inner.shared.mailbox);
+        let run = move || drop(actix_web::rt::spawn(Context::with_receiver(receiver).into_future(make())));
+        if !self.arbiter().spawn_fn(run) {
+            tracing::debug!("a session was asked for while the node stops");
+        }
+        Addr::new(sender)
     }
 
     fn arbiter(&self) -> ArbiterHandle {

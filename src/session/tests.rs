@@ -430,6 +430,17 @@ async fn an_idle_session_is_given_up_and_wakes_as_it_was() {
 }
 
 #[actix_web::test]
+async fn a_sleeping_session_takes_a_burst_as_large_as_its_mailbox() {
+    let bench = bench_with(Duration::from_millis(20), 604_800_000).await;
+    let session_id = bench.session(false).await;
+    bench.until_none_lives().await;
+    let burst: Vec<_> = (0..64).map(|n| bench.submit(session_id, ANN, say(&format!("m{n}")))).collect();
+    for request_id in burst {
+        bench.answer(request_id).await.unwrap();
+    }
+}
+
+#[actix_web::test]
 async fn the_timer_marks_the_session_when_its_key_has_lived() {
     let bench = bench_with(Duration::from_secs(600), 300).await;
     let session_id = bench.session(true).await;

@@ -98,9 +98,6 @@ impl Config {
             let missing = if self.http_tls.cert.is_some() { "http.tls.key" } else { "http.tls.cert" };
             wrong(missing, "expected a file, since the other half of the pair is set");
         }
-        if self.limits.text_bytes > self.limits.frame_bytes {
-            wrong("limits.text_bytes", "expected at most limits.frame_bytes");
-        }
         if self.connections.outbox_bytes < self.limits.frame_bytes * 2 {
             wrong(
                 "connections.outbox_bytes",

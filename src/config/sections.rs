@@ -204,7 +204,7 @@ sections! {
     /// How much anybody may ask for.
     "limits" => limits: LimitSettings {
         /// The largest frame.
-        frame_bytes: usize = 1_048_576, in 8192..=67_108_864;
+        frame_bytes: usize = 1_048_576, in 512..=67_108_864;
         /// `markdown_text`.
         text_bytes: usize = 65_536, in 1..=67_108_864;
         /// The most rows of one page.

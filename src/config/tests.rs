@@ -184,3 +184,10 @@ fn the_reference_page_says_what_the_structs_say() {
     let (_, table) = page.split_once("## Reference\n").expect("the page has a reference");
     assert_eq!(table, reference(), "docs/CONFIG.md, from \"## Reference\" on, has to be this");
 }
+
+#[test]
+fn each_limit_of_the_contract_can_be_lowered_alone() {
+    for key in ["CONCLAVE__LIMITS__FRAME_BYTES", "CONCLAVE__LIMITS__TEXT_BYTES", "CONCLAVE__LIMITS__PAGE"] {
+        assert_eq!(Config::load(&environment(&[(key, "512")])).err(), None, "{key}");
+    }
+}

@@ -287,6 +287,16 @@ impl Bench {
         release
     }
 
+    /// Until the gate has a commit that was to be held, so that no other session's is taken for it.
+    async fn until_held(&self) {
+        let held = async {
+            while !self.gate.fates.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, held).await.expect("nothing was committed");
+    }
+
     fn pass(&self, millis: i64) {
         self.clock.0.fetch_add(millis, Ordering::SeqCst);
     }
@@ -356,6 +366,7 @@ async fn answers_wait_for_the_commits_they_were_decided_on() {
     let session_id = bench.session(false).await;
     let release = bench.hold();
     let first = bench.submit(session_id, ANN, say("first"));
+    bench.until_held().await;
     // A refusal and a repeat, decided on what is not durable yet.
     let refused = bench.submit(session_id, ANN, Command::Delete);
     let repeat = bench.submit(session_id, ANN, say("first"));

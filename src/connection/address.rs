@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::cluster::{Publication, UserSignal};
-use crate::protocol::{Ask, ErrorCode, Frame, Refusal, Reply, RequestId, UserId, encode_error, encode_reply};
+use crate::protocol::{ErrorCode, Frame, Refusal, Reply, RequestId, UserId, encode_error, encode_reply};
 
 /// One connection on this node: its worker thread, and a number that is not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ pub struct Caller {
     pub request: &'static str,
 }
 
-/// The answer to one request: the reply or refusal, and the asks that go behind it in the same envelope.
+/// The answer to one request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Where to.
@@ -38,8 +38,8 @@ pub struct Answer {
     pub request_id: RequestId,
     /// Whether it was refused; for the metrics.
     pub refused: Option<ErrorCode>,
-    /// In order.
-    pub frames: Vec<Frame>,
+    /// The reply or the refusal.
+    pub frame: Frame,
 }
 
 /// What leaves a session at once: when its commit is durable, or when there was nothing to commit.
@@ -89,28 +89,25 @@ impl ReplySlot {
     }
 
     /// Makes the answer, to be delivered in a parcel.
-    pub fn answer(mut self, outcome: &Result<Reply, Refusal>, asks: &[Ask]) -> Answer {
+    pub fn answer(mut self, outcome: &Result<Reply, Refusal>) -> Answer {
         self.deliveries = None;
-        self.encode(outcome, asks)
+        self.encode(outcome)
     }
 
     /// Refuses at once, outside of any parcel.
     pub fn refuse_now(mut self, refusal: Refusal) {
         if let Some(deliveries) = self.deliveries.take() {
-            deliveries.answer_now(self.encode(&Err(refusal), &[]));
+            deliveries.answer_now(self.encode(&Err(refusal)));
         }
     }
 
-    fn encode(&self, outcome: &Result<Reply, Refusal>, asks: &[Ask]) -> Answer {
+    fn encode(&self, outcome: &Result<Reply, Refusal>) -> Answer {
         let Caller { connection, request_id, request, .. } = self.caller;
-        let (first, refused) = match outcome {
+        let (json, refused) = match outcome {
             Ok(reply) => (encode_reply(request_id, request, reply), None),
             Err(refusal) => (encode_error(Some(request_id), refusal), Some(refusal.code)),
         };
-        let mut frames = Vec::with_capacity(1 + asks.len());
-        frames.push(Frame::text(&first));
-        frames.extend(asks.iter().map(|ask| Frame::text(&ask.encode())));
-        Answer { connection, request_id, refused, frames }
+        Answer { connection, request_id, refused, frame: Frame::text(&json) }
     }
 }
 
@@ -122,6 +119,6 @@ impl Drop for ReplySlot {
         } else {
             Refusal::new(ErrorCode::Unavailable, "the session is moving, try again")
         };
-        deliveries.answer_now(self.encode(&Err(refusal), &[]));
+        deliveries.answer_now(self.encode(&Err(refusal)));
     }
 }

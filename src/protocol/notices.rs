@@ -97,6 +97,20 @@ pub enum NoticeBody {
     },
 }
 
+impl NoticeBody {
+    /// Whether a room key is in it: then it goes before the text that needs it, and with the key.
+    pub const fn holds_key(&self) -> bool {
+        match self {
+            Self::ReceiveRoomKeyNotification { .. }
+            | Self::AllowUserJoinSessionNotification { room_key: Some(_), .. } => true,
+            Self::AllowUserJoinSessionNotification { room_key: None, .. }
+            | Self::JoinSessionApproval { .. }
+            | Self::InviteUserToSession { .. }
+            | Self::AcceptSessionNotification { .. } => false,
+        }
+    }
+}
+
 impl InboxNotice {
     /// The notification as a JSON text: `{"type": .., "inbox_id": .., "body": {..}}`.
     pub fn encode(&self) -> Vec<u8> {

@@ -307,7 +307,7 @@ impl SessionActor {
             Some(version) => outgoing.publication(self.session_id, version),
             None => (None, Vec::new()),
         };
-        let answers = outgoing.answers.drain(..).map(|(slot, outcome)| slot.answer(&outcome, &[])).collect();
+        let answers = outgoing.answers.drain(..).map(|(slot, outcome)| slot.answer(&outcome)).collect();
         let parcel = Parcel { answers, publication, signals, asks: Vec::new() };
         let (shared, session_id, asks) = (Arc::clone(&self.shared), self.session_id, outgoing.asks);
         self.committing = true;

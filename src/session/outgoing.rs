@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::cluster::{Effect, Publication, Row, UserSignal};
 use crate::connection::{ConnectionKey, ReplySlot};
-use crate::protocol::{Frame, Happening, InboxId, NoticeBody, Refusal, Reply, SessionEvent, SessionId, UserId};
+use crate::protocol::{Frame, Happening, InboxId, Refusal, Reply, SessionEvent, SessionId, UserId};
 use crate::session::state::{AskFor, Change, Decision};
 use crate::store::Write;
 
@@ -26,7 +26,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Takes a decision's changes, in order. `was_member` tells who was a member before the decision.
+    /// Takes a decision's changes, in order. `is_member` tells who is a member after it.
     pub(super) fn take(&mut self, decision: &mut Decision, is_member: impl Fn(UserId) -> bool) {
         self.head_changed |= decision.head_changed;
         let changes = std::mem::take(&mut decision.changes);
@@ -52,7 +52,7 @@ impl Outgoing {
                     self.directed.push(Row::Notice {
                         user_id: *user_id,
                         inbox_id: notice.inbox_id.clone(),
-                        holds_key: holds_key(&notice.body),
+                        holds_key: notice.body.holds_key(),
                         frame: frame.clone(),
                     });
                     Some(frame)
@@ -141,16 +141,5 @@ fn effect(event: &SessionEvent) -> Effect {
         | Happening::RoomKeyRotated(_)
         | Happening::MsgRecalled(_)
         | Happening::PublicKeyChanged(_) => Effect::None,
-    }
-}
-
-/// Whether a room key is in a notice.
-pub(crate) const fn holds_key(body: &NoticeBody) -> bool {
-    match body {
-        NoticeBody::ReceiveRoomKeyNotification { .. } => true,
-        NoticeBody::AllowUserJoinSessionNotification { room_key, .. } => room_key.is_some(),
-        NoticeBody::JoinSessionApproval { .. }
-        | NoticeBody::InviteUserToSession { .. }
-        | NoticeBody::AcceptSessionNotification { .. } => false,
     }
 }

@@ -99,7 +99,7 @@ impl Shared {
             Ok(Some(json)) => {
                 let outcome = creation_reply(&json)
                     .ok_or_else(|| Refusal::new(ErrorCode::Internal, "what was answered cannot be read"));
-                let answers = vec![reply.answer(&outcome, &[])];
+                let answers = vec![reply.answer(&outcome)];
                 self.deliveries.deliver(crate::connection::Parcel { answers, ..Default::default() }).await;
             }
             Ok(None) | Err(_) => reply.refuse_now(unavailable()),

@@ -115,8 +115,7 @@ impl Outside {
 impl Deliveries for Outside {
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, ()> {
         let Parcel { answers, publication, signals: _, asks } = parcel;
-        let answers = answers.into_iter().flat_map(|answer| answer.frames);
-        let answers = answers.map(|frame| Left::Answer(json(&frame)));
+        let answers = answers.into_iter().map(|answer| Left::Answer(json(&answer.frame)));
         let published = publication.map(|one| Left::Published(one.version));
         let asks = asks.into_iter().flat_map(|(connection, frames)| {
             frames.into_iter().map(move |frame| Left::Asked(connection, json(&frame)))
@@ -126,7 +125,7 @@ impl Deliveries for Outside {
     }
 
     fn answer_now(&self, answer: Answer) {
-        self.push(answer.frames.iter().map(|frame| Left::Answer(json(frame))).collect::<Vec<_>>());
+        self.push([Left::Answer(json(&answer.frame))]);
     }
 }
 

@@ -178,10 +178,8 @@ impl Hub {
             let mut roster = self.roster.borrow_mut();
             for answer in batch.answers {
                 let Some(link) = roster.links.get(&answer.connection.serial) else { continue };
-                for frame in &answer.frames {
-                    if link.push(frame).is_err() {
-                        after.doomed.push(Rc::clone(link));
-                    }
+                if link.push(&answer.frame).is_err() {
+                    after.doomed.push(Rc::clone(link));
                 }
                 let Some((name, freed)) = link.command_answered(answer.request_id) else { continue };
                 self.node.metrics.command(name, answer.refused);

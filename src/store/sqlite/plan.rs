@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::column::{self, DELETED, Hex, end, int, json, left_word, role_word};
 use super::snapshot::RareKeys;
-use crate::protocol::{ClientId, Happening, NoticeBody, SessionEvent, SessionId, Timestamp, UserId};
+use crate::protocol::{ClientId, Happening, SessionEvent, SessionId, Timestamp, UserId};
 use crate::session::state::{Change, Member};
 use crate::store::{SessionCommit, Write};
 
@@ -141,7 +141,7 @@ impl<'a> Plan<'a> {
                 self.recalls.add(PUT_RECALLED, &row);
             }
             Change::Notice(user, notice, expires_at) => {
-                let holds_key = u8::from(holds_key(&notice.body));
+                let holds_key = u8::from(notice.body.holds_key());
                 let (version, expires_at) = (int(commit.version), expires_at.map(Timestamp::as_millis));
                 let json = text(write, || notice.encode());
                 let row = (Hex::from(*user), &notice.inbox_id, session, version, holds_key, expires_at, json);
@@ -216,17 +216,6 @@ impl<'a> Plan<'a> {
 fn text(write: &Write, encode: impl Fn() -> Vec<u8>) -> String {
     let bytes = write.frame.as_ref().map_or_else(encode, |frame| frame.json().to_vec());
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-const fn holds_key(notice: &NoticeBody) -> bool {
-    match notice {
-        NoticeBody::ReceiveRoomKeyNotification { .. }
-        | NoticeBody::AllowUserJoinSessionNotification { room_key: Some(_), .. } => true,
-        NoticeBody::AllowUserJoinSessionNotification { room_key: None, .. }
-        | NoticeBody::JoinSessionApproval { .. }
-        | NoticeBody::InviteUserToSession { .. }
-        | NoticeBody::AcceptSessionNotification { .. } => false,
-    }
 }
 
 const PUT_HEAD: &str = "

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::protocol::{SessionId, UserId};
+use crate::protocol::{NodeId, SessionId, UserId};
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum Channel {
     Session(SessionId),
     /// Signals to a user's connections.
     User(UserId),
+    /// Calls to one node, and answers to its calls.
+    Node(NodeId),
 }
 
 impl fmt::Display for Channel {
@@ -23,6 +25,7 @@ impl fmt::Display for Channel {
         match self {
             Self::Session(id) => write!(f, "s:{id}"),
             Self::User(id) => write!(f, "u:{id}"),
+            Self::Node(id) => write!(f, "n:{id}"),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Page, Retention, SessionCommit, Store, StoreError, StoreResult, TokenHash, TokenOwner, UserRow,
 };
 use crate::protocol::{
-    ClientId, GoneReason, InboxId, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
+    ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
 };
 use crate::session::state::Task;
 
@@ -105,7 +105,7 @@ impl FaultyStore {
         Ok(&*self.inner)
     }
 
-    async fn one_commit(&self, node_id: &str, commit: &SessionCommit) -> Result<(), CommitError> {
+    async fn one_commit(&self, node_id: NodeId, commit: &SessionCommit) -> Result<(), CommitError> {
         let store = self.there().map_err(|error| CommitError::Refused(error.to_string()))?;
         let outcome = || async {
             let outcomes = store.commit(node_id, std::slice::from_ref(commit)).await;
@@ -130,7 +130,7 @@ macro_rules! pass_on {
                 self.inner.close().await;
             }
 
-            async fn commit(&self, node_id: &str, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
+            async fn commit(&self, node_id: NodeId, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
                 let mut held = self.held.subscribe();
                 // The sender lives as long as this store: there is always an answer.
                 drop(held.wait_for(|held| !held).await);
@@ -165,8 +165,8 @@ pass_on! {
     set_password(user_id: UserId, password_hash: &str, keep: TokenHash) -> ();
     set_public_key(user_id: UserId, key: &NewPublicKey) -> Vec<SessionId>;
     close_account(user_id: UserId, now: Timestamp) -> Vec<SessionId>;
-    claim(session_id: SessionId, node_id: &str) -> Claim;
-    release(session_id: SessionId, node_id: &str, fence: u64) -> ();
+    claim(session_id: SessionId, node_id: NodeId) -> Claim;
+    release(session_id: SessionId, node_id: NodeId, fence: u64) -> ();
     made_before(creator: UserId, id: &ClientId) -> Option<String>;
     tasks(session_id: SessionId) -> Vec<Task>;
     sessions_with_tasks(limit: u64) -> Vec<SessionId>;
@@ -182,8 +182,8 @@ pass_on! {
     inbox_keys(user_id: UserId, session_id: SessionId, up_to: u64) -> Vec<InboxRow>;
     ack_inbox(user_id: UserId, inbox_ids: &[InboxId]) -> ();
     ack(acks: &[AckRow]) -> ();
-    renew_lease(node_id: &str, lease_ms: i64) -> NodeRow;
-    end_lease(node_id: &str) -> ();
+    renew_lease(node_id: NodeId, lease_ms: i64) -> NodeRow;
+    end_lease(node_id: NodeId) -> ();
     lapse_inbox(now: Timestamp, limit: u64) -> Vec<(UserId, InboxId)>;
     prune(now: Timestamp, retention: &Retention) -> bool;
     key_coverage(now: Timestamp) -> KeyCoverage;

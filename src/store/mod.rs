@@ -19,7 +19,7 @@ pub use row::*;
 pub use sqlite::{SqliteOptions, SqliteStore, StoreClock};
 
 use crate::protocol::{
-    ClientId, GoneReason, InboxId, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
+    ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
 };
 use crate::session::state::Task;
 
@@ -103,15 +103,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a session for `node_id`: if it has no owner, is this node's already, or its owner's lease is over.
     /// Raises the fence each time.
-    async fn claim(&self, session_id: SessionId, node_id: &str) -> StoreResult<Claim>;
+    async fn claim(&self, session_id: SessionId, node_id: NodeId) -> StoreResult<Claim>;
 
     /// Gives a session up, if it is still this node's with this fence.
-    async fn release(&self, session_id: SessionId, node_id: &str, fence: u64) -> StoreResult<()>;
+    async fn release(&self, session_id: SessionId, node_id: NodeId, fence: u64) -> StoreResult<()>;
 
     /// Commits a batch of different sessions in one transaction; a result for each, in order. A commit with
     /// `previous_version` 0 makes its session, owned by `node_id` with its fence. If a row is refused, each session is
     /// tried alone, so that none suffers for another.
-    async fn commit(&self, node_id: &str, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>>;
+    async fn commit(&self, node_id: NodeId, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>>;
 
     /// The session that `creator` made under this id, with the JSON of its reply.
     async fn made_before(&self, creator: UserId, id: &ClientId) -> StoreResult<Option<String>>;
@@ -189,10 +189,10 @@ pub trait Store: Send + Sync + 'static {
     // The node and the house-keeping.
 
     /// Adds or renews this node's row for `lease_ms` from now; the row.
-    async fn renew_lease(&self, node_id: &str, lease_ms: i64) -> StoreResult<NodeRow>;
+    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64) -> StoreResult<NodeRow>;
 
     /// Removes this node's row and gives up all its sessions.
-    async fn end_lease(&self, node_id: &str) -> StoreResult<()>;
+    async fn end_lease(&self, node_id: NodeId) -> StoreResult<()>;
 
     /// Removes inbox events that have lapsed, at most `limit`; whose they were.
     async fn lapse_inbox(&self, now: Timestamp, limit: u64) -> StoreResult<Vec<(UserId, InboxId)>>;

@@ -1,15 +1,14 @@
 //! Ownership, and the guard of every commit.
 
 use super::accounts::request;
-use super::{NODE, Session, Subject, account, user};
-use crate::protocol::{ClientId, SessionId};
+use super::{NODE, OTHER, Session, Subject, account, user};
+use crate::protocol::{ClientId, NodeId, SessionId};
 use crate::session::state::Change;
 use crate::store::{Claim, Claimed, CommitError, EventRange, Store};
 
-const OTHER: &str = "node-b";
 const LEASE: i64 = 10_000;
 
-async fn claimed(store: &dyn Store, session_id: SessionId, node: &str) -> Claimed {
+async fn claimed(store: &dyn Store, session_id: SessionId, node: NodeId) -> Claimed {
     match store.claim(session_id, node).await.unwrap() {
         Claim::Mine(claimed) => *claimed,
         other @ (Claim::OwnedBy(_) | Claim::NoSession) => panic!("not claimed: {other:?}"),
@@ -35,7 +34,7 @@ pub(crate) async fn a_live_owner_keeps_its_sessions_until_its_lease_is_over(subj
     let lease = store.renew_lease(NODE, LEASE).await.unwrap();
     assert_eq!(lease.expires_at, store.now().await.unwrap().plus_millis(LEASE));
     store.renew_lease(OTHER, LEASE * 10).await.unwrap();
-    let owned = Claim::OwnedBy(NODE.to_owned());
+    let owned = Claim::OwnedBy(NODE);
     assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), owned);
     advance(LEASE - 1);
     assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), owned, "a moment before its end");
@@ -53,7 +52,7 @@ pub(crate) async fn a_session_given_up_is_free_at_once(Subject { store, .. }: &S
     let two = Session::new(2, user(1)).made(&**store).await;
     let fence = claimed(&**store, one.id(), NODE).await.fence;
     store.release(one.id(), NODE, fence - 1).await.unwrap();
-    assert_eq!(store.claim(one.id(), OTHER).await.unwrap(), Claim::OwnedBy(NODE.to_owned()), "by its fence only");
+    assert_eq!(store.claim(one.id(), OTHER).await.unwrap(), Claim::OwnedBy(NODE), "by its fence only");
     store.release(one.id(), NODE, fence).await.unwrap();
     assert!(claimed(&**store, one.id(), OTHER).await.fence > fence);
     store.end_lease(NODE).await.unwrap();

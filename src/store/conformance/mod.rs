@@ -13,7 +13,7 @@ mod upkeep;
 
 use std::sync::Arc;
 
-pub(crate) use fixture::{NODE, Session, account, user};
+pub(crate) use fixture::{NODE, OTHER, Session, account, user};
 
 use super::Store;
 

@@ -149,7 +149,7 @@ impl Columns for SqliteRow {
     }
 }
 
-fn corrupt(column: &'static str) -> StoreError {
+pub(super) fn corrupt(column: &'static str) -> StoreError {
     StoreError::Corrupt(format!("column {column} does not read"))
 }
 

@@ -36,7 +36,7 @@ use super::{
     Page, Retention, SessionCommit, Store, StoreResult, TokenHash, TokenOwner, UserRow,
 };
 use crate::protocol::{
-    ClientId, GoneReason, InboxId, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
+    ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
 };
 use crate::session::state::Task;
 
@@ -174,15 +174,15 @@ impl Store for SqliteStore {
         self.end_account(user_id, now).await
     }
 
-    async fn claim(&self, session_id: SessionId, node_id: &str) -> StoreResult<Claim> {
+    async fn claim(&self, session_id: SessionId, node_id: NodeId) -> StoreResult<Claim> {
         self.take_session(session_id, node_id).await
     }
 
-    async fn release(&self, session_id: SessionId, node_id: &str, fence: u64) -> StoreResult<()> {
+    async fn release(&self, session_id: SessionId, node_id: NodeId, fence: u64) -> StoreResult<()> {
         self.give_session_up(session_id, node_id, fence).await
     }
 
-    async fn commit(&self, node_id: &str, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
+    async fn commit(&self, node_id: NodeId, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
         self.commit_batch(node_id, batch).await
     }
 
@@ -269,11 +269,11 @@ impl Store for SqliteStore {
         self.write_acks(acks).await
     }
 
-    async fn renew_lease(&self, node_id: &str, lease_ms: i64) -> StoreResult<NodeRow> {
+    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64) -> StoreResult<NodeRow> {
         self.write_lease(node_id, lease_ms).await
     }
 
-    async fn end_lease(&self, node_id: &str) -> StoreResult<()> {
+    async fn end_lease(&self, node_id: NodeId) -> StoreResult<()> {
         self.delete_lease(node_id).await
     }
 

@@ -5,11 +5,13 @@
 //! if its `fence` and `previous_version` are those of the session's row, so two nodes that both believe they own a
 //! session cannot both write it.
 
+mod column;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod faulty;
 mod group_commit;
 mod overview;
+mod records;
 mod row;
 mod sqlite;
 

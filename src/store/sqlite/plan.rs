@@ -6,9 +6,9 @@
 use serde::Serialize;
 
 use super::column::{self, DELETED, Hex, end, int, json, left_word, role_word};
-use super::snapshot::RareKeys;
 use crate::protocol::{ClientId, Happening, SessionEvent, SessionId, Timestamp, UserId};
 use crate::session::state::{Change, Member};
+use crate::store::records::RareKeys;
 use crate::store::{SessionCommit, Write};
 
 /// A row of `events`.

@@ -11,6 +11,7 @@ pub(crate) mod conformance;
 pub mod faulty;
 mod group_commit;
 mod overview;
+mod postgres;
 mod records;
 mod row;
 mod sqlite;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 
 pub use group_commit::{BatchObserver, BatchReport, CommitOutcome, GroupCommit, GroupCommitOptions};
 pub use overview::*;
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use row::*;
 pub use sqlite::{SqliteOptions, SqliteStore, StoreClock};
 

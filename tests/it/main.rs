@@ -21,6 +21,7 @@ mod known_failures;
 mod leaving;
 mod limits;
 mod moderation;
+mod observability;
 mod order;
 mod programs;
 mod refusals;

@@ -3,4 +3,14 @@
 //! Measuring is elsewhere: it fills a [`model::Report`] and hands it over.
 
 pub(crate) mod distribution;
+pub(crate) mod file;
+mod headline;
+pub(crate) mod live;
 pub(crate) mod model;
+mod quantity;
+#[cfg(test)]
+mod sample;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+pub(crate) mod verdict;

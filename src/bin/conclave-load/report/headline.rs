@@ -4,21 +4,20 @@ use super::model::Report;
 
 /// `fanout: few senders, many members · members 1000 · rate 50 · 30 s · 1 node`
 pub(crate) fn headline(report: &Report) -> String {
-    format!("{}: {}", report.scenario, subtitle(report))
+    format!("{}: {} · {}", report.scenario, explained(&report.scenario), subtitle(report))
 }
 
-/// The same without the scenario's name.
+/// The same without the scenario.
 pub(crate) fn subtitle(report: &Report) -> String {
-    let mut parts = vec![explained(&report.scenario).to_owned()];
-    parts.extend(TELLING.iter().filter_map(|name| {
+    let telling = TELLING.iter().filter_map(|name| {
         let setting = report.options.iter().find(|setting| setting.name == *name)?;
         (!setting.value.is_empty()).then(|| format!("{} {}", name.replace('-', " "), setting.value))
-    }));
-    parts.push(match report.urls.len() {
+    });
+    let nodes = match report.urls.len() {
         1 => "1 node".to_owned(),
         number => format!("{number} nodes"),
-    });
-    parts.join(" · ")
+    };
+    telling.chain([nodes]).collect::<Vec<_>>().join(" · ")
 }
 
 /// The options that say the most of a run, where it has them.
@@ -26,7 +25,7 @@ const TELLING: [&str; 8] =
     ["members", "sessions", "connections", "rate", "in-flight", "payload", "duration", "key-lifetime"];
 
 /// What a scenario does.
-fn explained(scenario: &str) -> &'static str {
+pub(crate) fn explained(scenario: &str) -> &'static str {
     match scenario {
         "fanout" => "few senders, many members",
         "rooms" => "many sessions of a few members, all speaking",

@@ -47,6 +47,13 @@ pub(crate) fn latency_name(latency: &Latency) -> String {
     }
 }
 
+/// The latency that says the most: of deliveries where there are some, else of acknowledgements, else any.
+pub(crate) fn main_latency(report: &Report) -> Option<&Latency> {
+    let of = |what| move |latency: &&Latency| latency.what == what && latency.between == Between::All;
+    let measured = || report.latencies.iter().filter(|latency| latency.count > 0);
+    measured().find(of(Measured::Delivery)).or_else(|| measured().find(of(Measured::Ack))).or_else(|| measured().next())
+}
+
 fn counts(report: &Report) -> Table {
     let counts = &report.counts;
     let mut table = columns(&["", "count", "per second"]);

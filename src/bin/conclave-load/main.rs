@@ -2,6 +2,7 @@
 
 mod report;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,18 +12,27 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "conclave-load", version)]
 enum Arguments {
-    /// Make the page of a report that was written with --json.
+    /// Show a report that was written with --json: its table, or its page with --html.
     Render {
         report: PathBuf,
-        /// Where the page goes.
+        /// Make the page, in this file.
         #[arg(long, value_name = "FILE")]
-        html: PathBuf,
+        html: Option<PathBuf>,
+    },
+    /// Tell what got better and worse from one report to another, and whether it is more than noise.
+    Compare {
+        a: PathBuf,
+        b: PathBuf,
+        /// Also if they asked for different things.
+        #[arg(long)]
+        force: bool,
     },
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse() {
-        Arguments::Render { report, html } => report::render(&report, &html),
+        Arguments::Render { report, html } => report::render(&report, html.as_deref()).and_then(|text| say(&text)),
+        Arguments::Compare { a, b, force } => report::compare(&a, &b, force).and_then(|text| say(&text)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,4 +41,9 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A closed pipe is an error and no panic.
+fn say(text: &str) -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

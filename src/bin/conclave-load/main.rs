@@ -1,5 +1,63 @@
-//! `conclave-load`: measures a server under load, verifies what it delivers, and shows what it found.
+//! `conclave-load`: puts a server under load, measures it, and verifies what it delivers.
+//!
+//! ```text
+//! arguments, plan        what is asked for
+//! target, machine        where the nodes are; what this machine allows
+//! users, setup           users, connections and sessions to speak with
+//! crowd, wire            thousands of WebSockets on one thread
+//! engine/                what is said and heard on them
+//! verify/                PURE: what was promised, checked
+//! measures, sampling     figures as they come in
+//! audit                  the server's history, read at the end
+//! run                    one run, from its set-up to its outcome
+//! report/                the outcome, told
+//! ```
 
+mod arguments;
+mod audit;
+mod crowd;
+mod engine;
+mod machine;
+mod measures;
+mod outcome;
+mod plan;
 mod report;
+mod run;
+mod sampling;
+mod setup;
+mod stop;
+mod target;
+mod users;
+mod verify;
+mod wire;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::plan::Plan;
+
+fn main() -> ExitCode {
+    match go(Arguments::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("conclave-load: {error:#}");
+            if stop::asked() { ExitCode::from(stop::INTERRUPTED) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn go(arguments: Arguments) -> Result<ExitCode> {
+    stop::listen()?;
+    let (plan, common) = match &arguments.command {
+        Command::Fanout(options) => (Plan::fanout(options)?, &options.common),
+        Command::Rooms(options) => (Plan::rooms(options)?, &options.common),
+        Command::Direct(options) => (Plan::direct(options)?, &options.common),
+        Command::Churn(options) => (Plan::churn(options)?, &options.common),
+    };
+    let started_at = jiff::Timestamp::now();
+    let outcome = run::run(&plan, common)?;
+    Ok(outcome::tell(outcome, plan.scenario, common, started_at))
+}

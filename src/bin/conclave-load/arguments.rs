@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::report::model::Setting;
 use crate::users::DEFAULT_FILE;
 use crate::verify::Texts;
 
@@ -31,6 +32,13 @@ pub(crate) enum Command {
     Direct(Direct),
     /// Rooms whose members disconnect and resume while messages flow.
     Churn(Churn),
+    /// Make the page of a report that was written with --json.
+    Render {
+        report: PathBuf,
+        /// Where the page goes.
+        #[arg(long, value_name = "FILE")]
+        html: PathBuf,
+    },
 }
 
 /// What every scenario takes.
@@ -75,6 +83,12 @@ pub(crate) struct Common {
     /// How long a connection tries to come back, and how long the end of the run waits for what is owed.
     #[arg(long, value_parser = duration, default_value = "60s")]
     pub(crate) patience: Duration,
+    /// Writes the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes the report as a page with plots that stands alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -143,6 +157,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 const MOST_MESSAGES: f64 = 100e6;
 
 impl Common {
+    /// What was asked for, as reports tell it.
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let seconds = |duration: Duration| format!("{} s", duration.as_secs_f64());
+        let pace = match self.in_flight {
+            Some(in_flight) => ("in-flight", in_flight.to_string()),
+            None => ("rate", self.rate.to_string()),
+        };
+        let settings = [
+            pace,
+            ("payload", self.payload.to_string()),
+            ("duration", seconds(self.duration)),
+            ("warmup", seconds(self.warmup)),
+            ("connections", self.connections.map(|number| number.to_string()).unwrap_or_default()),
+            ("devices", self.devices.to_string()),
+            ("expect-restarts", self.expect_restarts.to_string()),
+        ];
+        settings.into_iter().map(|(name, value)| Setting { name: name.to_owned(), value }).collect()
+    }
+
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(self.rate.is_finite() && (0.0..=1e7).contains(&self.rate), "--rate is 0 to 10000000");

@@ -56,8 +56,10 @@ fn go(arguments: Arguments) -> Result<ExitCode> {
         Command::Rooms(options) => (Plan::rooms(options)?, &options.common),
         Command::Direct(options) => (Plan::direct(options)?, &options.common),
         Command::Churn(options) => (Plan::churn(options)?, &options.common),
+        Command::Render { report, html } => return report::render(report, html).map(|()| ExitCode::SUCCESS),
     };
+    outcome::check_places(common)?;
     let started_at = jiff::Timestamp::now();
     let outcome = run::run(&plan, common)?;
-    Ok(outcome::tell(outcome, plan.scenario, common, started_at))
+    outcome::tell(outcome, &plan, common, started_at)
 }

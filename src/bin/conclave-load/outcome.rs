@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::arguments::Common;
+use crate::plan::Plan;
 use crate::report::model::{FORMAT, Report, Tester};
+use crate::report::verdict::Verdict;
+use crate::report::{file, html, table};
 use crate::run::Outcome;
 use crate::sampling::Sampling;
 use crate::{machine, stop};
@@ -14,37 +18,45 @@ use crate::{machine, stop};
 const BUSY: f64 = 0.9;
 const LATE_US: u64 = 5_000;
 
-/// Tells what was found; gives the exit status.
-pub(crate) fn tell(outcome: Outcome, scenario: &str, common: &Common, started_at: Timestamp) -> ExitCode {
-    let failures = outcome.failures.clone();
-    let interrupted = outcome.interrupted;
-    let report = report(outcome, scenario, common, started_at);
-    println!("{:#?}", report.counts);
-    for latency in &report.latencies {
-        println!("{:?} {:?}: {} p50 {} p99 {} max {}", latency.what, latency.between, latency.count, latency.p50_us, latency.p99_us, latency.max_us);
-    }
-    println!("{:?} {:?} {:?} {:?}", report.tester, report.servers, report.deliveries_per_cpu_s, report.notes);
-    for (why, times) in &failures {
-        println!("failed: {why} ({times} times)");
-    }
-    let faulty = report.counts.faults().iter().any(|(_, count)| *count > 0);
-    match (interrupted, faulty || !failures.is_empty()) {
-        (true, _) => ExitCode::from(stop::INTERRUPTED),
-        (false, true) => ExitCode::FAILURE,
-        (false, false) => ExitCode::SUCCESS,
-    }
+/// Makes sure that reports can be written, before anything is measured.
+pub(crate) fn check_places(common: &Common) -> Result<()> {
+    common.json.iter().chain(&common.html).try_for_each(|path| file::check_writable(path))
 }
 
-fn report(outcome: Outcome, scenario: &str, common: &Common, started_at: Timestamp) -> Report {
-    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, notes, .. } = outcome;
+/// Tells what was found; gives the exit status.
+pub(crate) fn tell(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Result<ExitCode> {
+    let report = report(outcome, plan, common, started_at);
+    print!("{}", table::table(&report));
+    if let Some(path) = &common.json {
+        file::write_json(path, &report)?;
+    }
+    if let Some(path) = &common.html {
+        file::write(path, html::page(&report).as_bytes())?;
+    }
+    Ok(match (report.interrupted, Verdict::of(&report).passed()) {
+        (true, _) => ExitCode::from(stop::INTERRUPTED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
+    })
+}
+
+fn report(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Report {
+    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, mut notes, .. } = outcome;
+    if outcome.nodes > 1 {
+        notes.push(format!("connections were on {} nodes", outcome.nodes));
+    }
+    let failures = outcome.failures.iter().map(|(why, times)| match times {
+        1 => format!("{}.", capital(why)),
+        times => format!("{}: {times} times.", capital(why)),
+    });
     let delivered: u64 = measures.timeline().iter().map(|second| second.delivered).sum();
     let cpu = sampling.server_cpu();
     Report {
         format: FORMAT,
-        scenario: scenario.to_owned(),
+        scenario: plan.scenario.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at,
-        options: Vec::new(),
+        options: plan.settings.clone(),
         urls: common.urls.clone(),
         machine: machine::describe(),
         seconds,
@@ -56,6 +68,7 @@ fn report(outcome: Outcome, scenario: &str, common: &Common, started_at: Timesta
         tester: tester(&sampling, common, measures.lag_p99()),
         longest_without_service_ms: longest_wait_us.map(|waited| waited as f64 / 1e3),
         interrupted,
+        failures: failures.collect(),
         notes,
     }
 }
@@ -76,4 +89,9 @@ fn tester(sampling: &Sampling, common: &Common, lag: u64) -> Tester {
         is_bottleneck: why.is_some(),
         why,
     }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::arguments::{Churn, Common, Direct, Fanout, Rooms};
 use crate::engine::Pace;
+use crate::report::model::Setting;
 
 /// A session to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) rooms: Vec<Room>,
     pub(crate) pace: Pace,
     pub(crate) cuts: Cuts,
+    /// What was asked for, as reports tell it.
+    pub(crate) settings: Vec<Setting>,
 }
 
 impl Plan {
@@ -57,10 +60,14 @@ impl Plan {
         ensure!(drops.is_finite() && (0.0..=1e5).contains(drops), "--drops is 0 to 100000");
         ensure!(*storms <= 1000, "--storms is 1000 at most");
         let plan = Self::of("churn", common, *sessions, *members, *members)?;
-        Ok(Self { cuts: Cuts { per_second: *drops, storms: *storms }, ..plan })
+        let mut settings = plan.settings;
+        let own = [("drops", drops.to_string()), ("storms", storms.to_string())];
+        settings.extend(own.map(|(name, value)| Setting { name: name.to_owned(), value }));
+        Ok(Self { cuts: Cuts { per_second: *drops, storms: *storms }, settings, ..plan })
     }
 
     fn of(scenario: &'static str, common: &Common, sessions: usize, members: usize, speakers: usize) -> Result<Self> {
+        common.check()?;
         ensure!((1..=100_000).contains(&sessions), "--sessions is 1 to 100000");
         ensure!((1..=100_000).contains(&members), "--members is 1 to 100000");
         ensure!(sessions.saturating_mul(members) <= 10_000_000, "--sessions times --members is 10000000 at most");
@@ -72,7 +79,10 @@ impl Plan {
         let room = |nth: usize| Room { members: (0..members).map(|at| (nth * members + at) % users).collect(), speakers };
         let pace = common.in_flight.map_or(Pace::per_second(common.rate), |in_flight| Pace::Closed { in_flight });
         let rooms = (0..sessions).map(room).collect();
-        Ok(Self { scenario, users, devices: common.devices, rooms, pace, cuts: Cuts::default() })
+        let mut settings = common.settings();
+        let own = [("sessions", sessions), ("members", members), ("speakers", speakers)];
+        settings.extend(own.map(|(name, value)| Setting { name: name.to_owned(), value: value.to_string() }));
+        Ok(Self { scenario, users, devices: common.devices, rooms, pace, cuts: Cuts::default(), settings })
     }
 
     pub(crate) const fn connections(&self) -> usize {

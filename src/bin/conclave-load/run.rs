@@ -35,7 +35,6 @@ pub(crate) struct Outcome {
 
 /// Runs a plan.
 pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
-    common.check()?;
     let limit = machine::raise_connection_limit();
     let wanted = plan.connections();
     ensure!(

@@ -20,6 +20,7 @@ mod joining;
 mod known_failures;
 mod leaving;
 mod limits;
+mod load;
 mod moderation;
 mod order;
 mod programs;

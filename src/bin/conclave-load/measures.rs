@@ -65,12 +65,16 @@ impl Measures {
         self.counts = Second::default();
     }
 
-    /// A message that was due then was sent now.
-    pub(crate) fn sent(&mut self, due: u64, now: u64) {
-        self.counts.sent += 1;
+    /// This program has got round to a message that was due then.
+    pub(crate) fn paced(&mut self, due: u64, now: u64) {
         if due >= self.from {
             self.lag.saturating_record(now.saturating_sub(due).max(1));
         }
+    }
+
+    /// A message was sent.
+    pub(crate) fn sent(&mut self) {
+        self.counts.sent += 1;
     }
 
     /// A message that was due then was acknowledged so long after it.

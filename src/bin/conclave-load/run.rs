@@ -8,10 +8,12 @@ use crate::arguments::Common;
 use crate::engine::{Engine, Phase, Settings};
 use crate::measures::Measures;
 use crate::plan::Plan;
+use crate::report::live::{Live, Moment};
 use crate::report::model::Counts;
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys, User};
+use crate::verify::Faults;
 use crate::{audit, machine, setup, stop};
 
 /// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
@@ -129,20 +131,39 @@ impl Run<'_> {
         self.engine.state.measures.begin(self.engine.state.clock.now());
         self.sampling.begin()?;
         let began = self.engine.state.clock.now();
+        let mut live = Live::timed("measuring", self.common.duration);
         let mut second = 0;
         loop {
             let now = self.engine.state.clock.now() - began;
             let over = now >= self.common.duration.as_micros() as u64 || stop::asked();
             if now >= (second + 1) * 1_000_000 {
                 second += 1;
-                self.engine.state.measures.next_second();
+                let moment = self.moment();
+                live.at(Duration::from_micros(now), &moment);
                 self.sampling.look()?;
             }
             if over {
+                live.finish();
                 return Ok(now as f64 / 1e6);
             }
             self.cut(now)?;
             self.engine.step()?;
+        }
+    }
+
+    /// A second is over: what happened in it.
+    fn moment(&mut self) -> Moment {
+        let state = &mut self.engine.state;
+        let second = state.measures.next_second();
+        let refused: u64 = state.tally.refused.values().sum();
+        let Faults { lost, missing, duplicated, disordered, undecryptable, misattributed } = state.ledger.faults();
+        let faults = lost + missing + duplicated + disordered + undecryptable + misattributed;
+        Moment {
+            acknowledged_per_s: second.acknowledged as f64,
+            delivered_per_s: second.delivered as f64,
+            p50_us: second.delivery_p50_us.or(second.ack_p50_us),
+            p99_us: second.delivery_p99_us.or(second.ack_p99_us),
+            errors: refused + state.tally.reconnects + faults,
         }
     }
 

@@ -53,6 +53,7 @@ impl State {
             && let Some(schedule) = &mut self.schedule
             && let Some((number, due)) = schedule.take(self.now)
         {
+            self.measures.paced(due, self.now);
             let speakers = self.speakers.len() as u64;
             if speakers > 0 {
                 self.say((number % speakers) as u32, due);
@@ -90,9 +91,9 @@ impl State {
             let body = format!(
                 r#"{{"session_id":"{session_id}","markdown_text":"{text}","is_encrypted":false,"client_msg_id":"{client_msg_id}"}}"#
             );
-            if let Some(due) = self.ledger.send(speaker, number) {
+            if self.ledger.send(speaker, number) {
                 self.tally.sent += 1;
-                self.measures.sent(due, self.now);
+                self.measures.sent();
             }
             self.send(who, "send_msg", &body, Purpose::Say { speaker, number }, outgoing);
         }

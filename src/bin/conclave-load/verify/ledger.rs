@@ -122,11 +122,10 @@ impl Ledger {
         format!("{}.{speaker}.{number}", self.run)
     }
 
-    /// A message is sent; tells when it was due if it is sent for the first time.
-    pub(crate) fn send(&mut self, speaker: u32, number: u32) -> Option<u64> {
+    /// A message is sent; tells whether for the first time.
+    pub(crate) fn send(&mut self, speaker: u32, number: u32) -> bool {
         let said = &mut self.speakers[speaker as usize].said[number as usize];
-        let first = !std::mem::replace(&mut said.sent, true);
-        first.then_some(said.due)
+        !std::mem::replace(&mut said.sent, true)
     }
 
     /// A message has to be sent again, or was refused.

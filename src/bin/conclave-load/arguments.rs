@@ -13,7 +13,7 @@ use crate::verify::Texts;
 /// Puts a Conclave server under load, measures it, and verifies what it delivers.
 ///
 /// The exit status is 0 only if nothing was lost, missing, duplicated, disordered, undecryptable or misattributed, and
-/// nothing else went wrong; 1 if something was; 2 for a wrong command line; 130 if it was interrupted.
+/// nothing else went wrong; 1 if something was; 2 if it could not be run; 130 if it was interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "conclave-load", version)]
 pub(crate) struct Arguments {
@@ -32,12 +32,20 @@ pub(crate) enum Command {
     Direct(Direct),
     /// Rooms whose members disconnect and resume while messages flow.
     Churn(Churn),
-    /// Make the page of a report that was written with --json.
+    /// Show a report that was written with --json: its table, or its page with --html.
     Render {
         report: PathBuf,
-        /// Where the page goes.
+        /// Make the page, in this file.
         #[arg(long, value_name = "FILE")]
-        html: PathBuf,
+        html: Option<PathBuf>,
+    },
+    /// Tell what got better and worse from one report to another, and whether it is more than noise.
+    Compare {
+        a: PathBuf,
+        b: PathBuf,
+        /// Also if they asked for different things.
+        #[arg(long)]
+        force: bool,
     },
 }
 

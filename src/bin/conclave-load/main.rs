@@ -31,6 +31,7 @@ mod users;
 mod verify;
 mod wire;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,26 +41,33 @@ use crate::arguments::{Arguments, Command};
 use crate::plan::Plan;
 
 fn main() -> ExitCode {
-    match go(Arguments::parse()) {
+    match go(&Arguments::parse().command) {
         Ok(status) => status,
         Err(error) => {
             eprintln!("conclave-load: {error:#}");
-            if stop::asked() { ExitCode::from(stop::INTERRUPTED) } else { ExitCode::FAILURE }
+            if stop::asked() { ExitCode::from(stop::INTERRUPTED) } else { ExitCode::from(2) }
         }
     }
 }
 
-fn go(arguments: Arguments) -> Result<ExitCode> {
-    stop::listen()?;
-    let (plan, common) = match &arguments.command {
+fn go(command: &Command) -> Result<ExitCode> {
+    let (plan, common) = match command {
         Command::Fanout(options) => (Plan::fanout(options)?, &options.common),
         Command::Rooms(options) => (Plan::rooms(options)?, &options.common),
         Command::Direct(options) => (Plan::direct(options)?, &options.common),
         Command::Churn(options) => (Plan::churn(options)?, &options.common),
-        Command::Render { report, html } => return report::render(report, html).map(|()| ExitCode::SUCCESS),
+        Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
+        Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
     };
+    stop::listen()?;
     outcome::check_places(common)?;
     let started_at = jiff::Timestamp::now();
     let outcome = run::run(&plan, common)?;
     outcome::tell(outcome, &plan, common, started_at)
+}
+
+/// A closed pipe is an error and no panic.
+fn say(text: &str) -> Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::quantity::{count, micros, real, seconds};
 
+const TEMPLATE: &str = "{prefix:>10} {bar:24.cyan/dim} {msg}";
+
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
@@ -36,18 +38,18 @@ pub(crate) struct Live {
 impl Live {
     /// A stretch that does `total` things.
     pub(crate) fn counting(what: &'static str, total: u64) -> Self {
-        Self::new(what, total, "{prefix:>10} {bar:24.cyan/dim} {msg}")
+        Self::new(what, total)
     }
 
     /// A stretch that lasts so long.
     pub(crate) fn timed(what: &'static str, length: Duration) -> Self {
-        Self::new(what, millis(length), "{prefix:>10} {bar:24.cyan/dim} {msg}")
+        Self::new(what, millis(length))
     }
 
-    fn new(what: &'static str, total: u64, template: &str) -> Self {
+    fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(template).expect("the template is one of two in this file");
+            let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
             bar.set_style(style.progress_chars("━╸─"));
             bar.set_prefix(what);
             bar

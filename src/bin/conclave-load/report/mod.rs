@@ -2,6 +2,7 @@
 //!
 //! Measuring is elsewhere: it fills a [`model::Report`] and hands it over.
 
+mod compare;
 pub(crate) mod distribution;
 pub(crate) mod file;
 mod headline;
@@ -18,7 +19,12 @@ pub(crate) mod verdict;
 
 use std::path::Path;
 
-/// Makes the page of a report in a file.
-pub(crate) fn render(report: &Path, html: &Path) -> anyhow::Result<()> {
-    file::write(html, html::page(&file::read(report)?).as_bytes())
+pub(crate) use compare::compare;
+
+/// A report in a file as text, or as a page in another file.
+pub(crate) fn render(report: &Path, html: Option<&Path>) -> anyhow::Result<String> {
+    let report = file::read(report)?;
+    let Some(place) = html else { return Ok(table::table(&report)) };
+    file::write(place, html::page(&report).as_bytes())?;
+    Ok(String::new())
 }

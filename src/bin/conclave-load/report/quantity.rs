@@ -67,7 +67,11 @@ pub(crate) fn percent(share: f64) -> String {
 
 /// A change as a share of 1, with its sign: `+3.2 %`, `−12 %`.
 pub(crate) fn change(share: f64) -> String {
-    let sign = if share < 0.0 { '−' } else { '+' };
+    let sign = match share {
+        _ if share.abs() < 0.000_05 => "",
+        _ if share < 0.0 => "−",
+        _ => "+",
+    };
     format!("{sign}{}", percent(share.abs()))
 }
 
@@ -122,6 +126,6 @@ mod tests {
 
     #[test]
     fn changes_have_a_sign() {
-        assert_eq!([0.032, -0.12, 0.0].map(change), ["+3.20 %", "−12 %", "+0 %"]);
+        assert_eq!([0.032, -0.12, 0.0].map(change), ["+3.20 %", "−12 %", "0 %"]);
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use conclave::protocol::{
-    ClientId, Frame, Happening, JoinPolicy, MemberJoined, Msg, Role, SessionEvent, SessionId, Timestamp, UserId,
+    ClientId, Frame, Happening, JoinPolicy, MemberJoined, Msg, NodeId, Role, SessionEvent, SessionId, Timestamp, UserId,
 };
 use conclave::session::state::{Change, E2ee, Head, Member, MemberKeys};
 use conclave::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, SessionCommit, SqliteOptions, SqliteStore, Store, Write,
+    BatchReport, GroupCommit, GroupCommitOptions, NodeReport, SessionCommit, SqliteOptions, SqliteStore, Store,
+    WireVersions, Write,
 };
 use uuid::Uuid;
 
@@ -44,8 +45,10 @@ async fn main() -> anyhow::Result<()> {
         seen.rows.fetch_add(report.rows as u64, Ordering::Relaxed);
         seen.busy_us.fetch_add(report.took.as_micros() as u64, Ordering::Relaxed);
     };
-    let node = "bench".to_owned();
-    store.renew_lease(&node, 3_600_000).await?;
+    let node = NodeId::from_bytes([0xbe; 16]);
+    let wire = WireVersions { oldest: 1, newest: 1 };
+    let report = NodeReport { program: "commit_rate".to_owned(), wire, connections: 0, sessions: 0, bus_ok: true };
+    store.renew_lease(node, 3_600_000, &report).await?;
     let commits = GroupCommit::start(Arc::clone(&store), node, GroupCommitOptions::default(), Some(Arc::new(observer)));
 
     let started = Instant::now();

@@ -33,7 +33,7 @@ use crate::cluster::{Bus, Lease, LocalBus};
 use crate::config::Config;
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
-use crate::protocol::CloseCode;
+use crate::protocol::{CloseCode, NodeId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{
     BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
@@ -208,7 +208,7 @@ impl Node {
             subscriptions: subscriptions.clone(),
             settings: config.connections.clone(),
             limits: config.limits.clone(),
-            node: lease.node_id().to_owned(),
+            node: lease.node_id(),
             clock: Arc::new(move || time.now()),
             token_hash: |text| Token::parse(text).map(|token| token.hash()),
             metrics: Arc::clone(&metrics),
@@ -344,7 +344,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: &str, metrics: &Arc<Metrics>) -> GroupCommit {
+fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: NodeId, metrics: &Arc<Metrics>) -> GroupCommit {
     let options = GroupCommitOptions {
         shards: 1,
         queue_rows: config.store.queue_rows,
@@ -358,13 +358,13 @@ fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: &str, metrics:
         metrics.commit_seconds.observe(report.took.as_secs_f64());
         metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
     };
-    GroupCommit::start(store, node_id.to_owned(), options, Some(Arc::new(observer)))
+    GroupCommit::start(store, node_id, options, Some(Arc::new(observer)))
 }
 
-fn session_options(config: &Config, node_id: &str) -> SessionsOptions {
+fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
     let threads = config.sessions.threads;
     SessionsOptions {
-        node_id: node_id.to_owned(),
+        node_id,
         threads: if threads > 0 { threads } else { cores().div_ceil(2) },
         mailbox: config.sessions.mailbox,
         idle: Duration::from_secs(config.sessions.idle_s),

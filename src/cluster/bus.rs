@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::protocol::{SessionId, UserId};
+use crate::protocol::{NodeId, SessionId, UserId};
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum Channel {
     Session(SessionId),
     /// Signals to a user's connections.
     User(UserId),
+    /// Calls to one node, and answers to its calls.
+    Node(NodeId),
 }
 
 impl fmt::Display for Channel {
@@ -23,6 +25,7 @@ impl fmt::Display for Channel {
         match self {
             Self::Session(id) => write!(f, "s:{id}"),
             Self::User(id) => write!(f, "u:{id}"),
+            Self::Node(id) => write!(f, "n:{id}"),
         }
     }
 }
@@ -36,21 +39,27 @@ pub struct BusError(pub String);
 pub trait Incoming: Send + Sync {
     /// A message on a channel that this node listens to. Must not block.
     fn message(&self, channel: Channel, payload: Bytes);
+
+    /// Something on this channel may be lost: the bus was away, here or at a sender, or too much came at once. The
+    /// channel is listened to again, so what is read from the store from now on and what comes next leave no gap. Must
+    /// not block, and must not be lost: whoever listens has a note to keep for each channel, not a queue.
+    fn missed(&self, channel: Channel);
 }
 
 /// Fan-out between nodes. A node does not hear itself: it hands its own messages to itself directly.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Sends to all other nodes that listen; lossy.
+    /// Sends to all other nodes that listen; lossy. What one node sends on one channel comes in its order. Does not wait
+    /// for the bus: `Ok` says that it is on its way.
     ///
     /// # Errors
-    /// If the bus is not there.
+    /// If the bus is not there, or more waits for it than may. Who listens is told that it missed something.
     async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError>;
 
-    /// Listens; confirmed when this returns.
+    /// Listens; confirmed when this returns: what is published from now on comes, or [`Incoming::missed`] does.
     ///
     /// # Errors
-    /// If the bus is not there.
+    /// If the bus is not there. It goes on trying until [`Bus::unsubscribe`]: [`Incoming::missed`] says when it listens.
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError>;
 
     /// Listens no longer.

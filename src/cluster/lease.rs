@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::protocol::Timestamp;
-use crate::store::{Store, StoreResult};
+use crate::protocol::{NodeId, Timestamp};
+use crate::store::{NodeReport, Store, StoreResult, WireVersions};
 use crate::telemetry::Metrics;
 
 /// Takes the store's time, as it is now.
@@ -20,7 +20,7 @@ pub type OnTime = Box<dyn Fn(Timestamp) + Send + Sync>;
 
 /// One node's lease. Made by the server, which keeps it renewed and gives it up; if the process dies it lapses.
 pub struct Lease {
-    node_id: String,
+    node_id: NodeId,
     lifetime: Duration,
     store: Arc<dyn Store>,
     on_time: OnTime,
@@ -44,7 +44,7 @@ impl Lease {
         metrics: Arc<Metrics>,
     ) -> StoreResult<Arc<Self>> {
         let lease = Self {
-            node_id: Uuid::now_v7().to_string(),
+            node_id: NodeId::new(Uuid::now_v7()),
             lifetime,
             store,
             on_time,
@@ -58,8 +58,8 @@ impl Lease {
     }
 
     /// The node's id: another one at each start.
-    pub fn node_id(&self) -> &str {
-        &self.node_id
+    pub const fn node_id(&self) -> NodeId {
+        self.node_id
     }
 
     /// Whether the node counts as alive.
@@ -88,7 +88,7 @@ impl Lease {
         let mut ended = self.ended.lock().await;
         *ended = true;
         self.held_until.store(0, Ordering::Release);
-        self.store.end_lease(&self.node_id).await
+        self.store.end_lease(self.node_id).await
     }
 
     async fn renew(&self) -> StoreResult<()> {
@@ -98,7 +98,7 @@ impl Lease {
         }
         let asked = Instant::now();
         let lease_ms = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
-        let row = match self.store.renew_lease(&self.node_id, lease_ms).await {
+        let row = match self.store.renew_lease(self.node_id, lease_ms, &self.report()).await {
             Ok(row) => row,
             Err(error) => {
                 self.metrics.lease_failures.inc();
@@ -111,6 +111,18 @@ impl Lease {
         (self.on_time)(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
         self.metrics.lease_renewals.inc();
         Ok(())
+    }
+
+    fn report(&self) -> NodeReport {
+        let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        NodeReport {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            // There are no envelopes between nodes yet, and the bus in process is always there.
+            wire: WireVersions { oldest: 1, newest: 1 },
+            connections: count(&self.metrics.connections),
+            sessions: count(&self.metrics.sessions),
+            bus_ok: true,
+        }
     }
 
     fn millis(&self, at: Instant) -> u64 {

@@ -82,7 +82,7 @@ async fn introduce(hub: &Rc<Hub>, link: &Rc<Link>, body: Authenticate) -> Result
         })
         .collect();
     let limits = node.limits.public();
-    let reply = Authenticated { user_id, node: node.node.clone(), limits, sessions };
+    let reply = Authenticated { user_id, node: node.node.to_string(), limits, sessions };
     Ok((Reply::Authenticated(Box::new(reply)), wants_keys))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{ConnectionSettings, LimitSettings};
-use crate::protocol::{CloseCode, ErrorCode, Limits, Refusal, SessionId, Timestamp, UserId};
+use crate::protocol::{CloseCode, ErrorCode, Limits, NodeId, Refusal, SessionId, Timestamp, UserId};
 use crate::session::Sessions;
 use crate::session::state::Command;
 use crate::store::{Store, StoreError, TokenHash};
@@ -55,7 +55,7 @@ pub struct ConnectionParts {
     /// `limits.*`.
     pub limits: LimitSettings,
     /// This node's name, as clients are told.
-    pub node: String,
+    pub node: NodeId,
     /// The time by the store's clock, as nearly as it is known.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// A token's hash, if the text can be a token.
@@ -73,7 +73,7 @@ pub struct Connections {
     pub(super) settings: ConnectionSettings,
     pub(super) limits: LimitSettings,
     pub(super) arguments: Limits,
-    pub(super) node: String,
+    pub(super) node: NodeId,
     pub(super) acks: Acks,
     pub(super) metrics: Arc<Metrics>,
     pub(super) token_hash: fn(&str) -> Option<TokenHash>,

@@ -187,6 +187,7 @@ impl Subscriptions {
         let last = match channel {
             Channel::Session(id) => id.as_bytes()[15],
             Channel::User(id) => id.as_bytes()[15],
+            Channel::Node(id) => id.as_bytes()[15],
         };
         &self.0.orders[usize::from(last) % ORDERS]
     }
@@ -199,6 +200,8 @@ impl Subscriptions {
             let wanted = match channel {
                 Channel::Session(id) => this.0.sessions.of(&id).contains_key(&id),
                 Channel::User(id) => this.0.people.is_here(id),
+                // A node's own channel is listened to as long as the node lives.
+                Channel::Node(_) => true,
             };
             if let (false, Some(bus)) = (wanted, this.0.bus.get()) {
                 bus.unsubscribe(channel).await;
@@ -308,6 +311,8 @@ async fn pump(subscriptions: Subscriptions, mut incoming: mpsc::Receiver<(Channe
                 }
                 Ok(_) | Err(_) => continue,
             },
+            // Nodes do not call each other yet, and none listens.
+            Channel::Node(_) => continue,
         };
         subscriptions.deliver_here(parcel).await;
     }
@@ -338,5 +343,9 @@ impl Incoming for Subscriptions {
         {
             tracing::debug!("a message from the bus was dropped: the hubs are behind");
         }
+    }
+
+    fn missed(&self, _channel: Channel) {
+        // The bus inside the process, the only one that there is yet, loses nothing.
     }
 }

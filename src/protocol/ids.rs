@@ -81,6 +81,10 @@ uuid_id!(
     /// A group session.
     SessionId
 );
+uuid_id!(
+    /// A node of the cluster, for one life of its process: made anew at each start.
+    NodeId
+);
 
 /// The number of a room key in its session, from 1, counting up. No number ever means two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

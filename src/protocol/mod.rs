@@ -22,7 +22,7 @@ pub use codec::{ServerFrame, Unreadable, decode_request, decode_server_frame, en
 pub use error::{Details, ErrorCode, Refusal};
 pub use events::*;
 pub use frame::Frame;
-pub use ids::{InboxId, KeyEpoch, RequestId, SessionId, UserId};
+pub use ids::{InboxId, KeyEpoch, NodeId, RequestId, SessionId, UserId};
 pub use notices::{Ask, InboxNotice, NoticeBody, encode_going_away, encode_withdrawn};
 pub use replies::{
     Authenticated, FailedMember, Gone, GoneReason, InvitationView, JoinRequestView, JoinStatus, MemberView,

@@ -115,7 +115,7 @@ impl SessionActor {
 
     fn claim(&self, ctx: &mut Context<Self>) {
         let (shared, session_id) = (Arc::clone(&self.shared), self.session_id);
-        let claim = async move { shared.store.claim(session_id, &shared.node_id).await };
+        let claim = async move { shared.store.claim(session_id, shared.node_id, true).await };
         ctx.wait(claim.into_actor(self).map(|claim, actor, ctx| actor.claimed(claim, ctx)));
     }
 
@@ -412,7 +412,7 @@ impl SessionActor {
         };
         self.life = Life::Gone(unavailable());
         let (shared, session_id) = (Arc::clone(&self.shared), self.session_id);
-        let release = async move { shared.store.release(session_id, &shared.node_id, fence).await };
+        let release = async move { shared.store.release(session_id, shared.node_id, fence).await };
         ctx.spawn(release.into_actor(self).map(|released, actor, ctx| {
             if let Err(error) = released {
                 tracing::warn!(session = %actor.session_id, %error, "a session could not be released");

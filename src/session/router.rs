@@ -15,7 +15,7 @@ use super::actor::{Envelope, Nudge, SessionActor, creation_reply, unavailable};
 use super::clock::Clock;
 use super::state::{Command, Rules};
 use crate::connection::{ConnectionKey, Deliveries, Presence, ReplySlot};
-use crate::protocol::{ClientId, ErrorCode, Refusal, SessionId, UserId};
+use crate::protocol::{ClientId, ErrorCode, NodeId, Refusal, SessionId, UserId};
 use crate::store::{CommitOutcome, GroupCommit, SessionCommit, Store};
 use crate::telemetry::Metrics;
 
@@ -51,7 +51,7 @@ impl Commits for GroupCommit {
 /// What a node's sessions are made with.
 pub struct SessionsOptions {
     /// This node, as it stands in the store.
-    pub node_id: String,
+    pub node_id: NodeId,
     /// Threads that session actors run on.
     pub threads: usize,
     /// The most commands that wait for one session.
@@ -79,7 +79,7 @@ pub struct SessionParts {
 }
 
 pub(super) struct Shared {
-    pub(super) node_id: String,
+    pub(super) node_id: NodeId,
     pub(super) mailbox: usize,
     pub(super) idle: Duration,
     pub(super) rules: Rules,

@@ -17,7 +17,8 @@ use crate::protocol::*;
 use crate::store::{Claim, CommitError, CommitOutcome, SessionCommit, SqliteOptions, SqliteStore, Store, UserRow};
 use crate::telemetry::Metrics;
 
-const NODE: &str = "node";
+const NODE: NodeId = NodeId::from_bytes([0x0a; 16]);
+const ANOTHER: NodeId = NodeId::from_bytes([0x0b; 16]);
 const OWNER: UserId = UserId::from_bytes([1; 16]);
 const ANN: UserId = UserId::from_bytes([2; 16]);
 const BOB: UserId = UserId::from_bytes([3; 16]);
@@ -172,7 +173,7 @@ async fn bench() -> Bench {
 async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
-    store.renew_lease(NODE, 600_000).await.unwrap();
+    store.renew_lease(NODE, 600_000, &crate::store::conformance::report()).await.unwrap();
     let now = store.now().await.unwrap();
     for (user_id, name) in [(OWNER, "owner"), (ANN, "ann"), (BOB, "bob")] {
         let row = UserRow {
@@ -205,7 +206,7 @@ async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
         remembered_ms: 86_400_000,
         key_requests_per_minute: 10,
     };
-    let options = SessionsOptions { node_id: NODE.to_owned(), threads: 1, mailbox: 64, idle, rules };
+    let options = SessionsOptions { node_id: NODE, threads: 1, mailbox: 64, idle, rules };
     let parts = SessionParts {
         store: Arc::clone(&store),
         commits: Arc::clone(&gate) as Arc<dyn Commits>,
@@ -427,9 +428,9 @@ async fn an_idle_session_is_given_up_and_wakes_as_it_was() {
     // Given up, it can be claimed by another node at once; from then on nothing is committed here.
     bench.until_none_lives().await;
     let claimed = async {
-        bench.store.renew_lease("another", 600_000).await.unwrap();
+        bench.store.renew_lease(ANOTHER, 600_000, &crate::store::conformance::report()).await.unwrap();
         loop {
-            if let Claim::Mine(_) = bench.store.claim(session_id, "another").await.unwrap() {
+            if let Claim::Mine(_) = bench.store.claim(session_id, ANOTHER, true).await.unwrap() {
                 return;
             }
             tokio::task::yield_now().await;

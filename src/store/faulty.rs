@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey, NodeRow,
-    Page, Retention, SessionCommit, Store, StoreError, StoreResult, TokenHash, TokenOwner, UserRow,
+    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey,
+    NodeReport, NodeRow, Page, Position, Retention, SessionCommit, SessionSummary, Store, StoreError, StoreResult,
+    TokenHash, TokenOwner, UserRow, UserSummary,
 };
 use crate::protocol::{
-    ClientId, GoneReason, InboxId, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
+    ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
 };
 use crate::session::state::Task;
 
@@ -105,7 +106,7 @@ impl FaultyStore {
         Ok(&*self.inner)
     }
 
-    async fn one_commit(&self, node_id: &str, commit: &SessionCommit) -> Result<(), CommitError> {
+    async fn one_commit(&self, node_id: NodeId, commit: &SessionCommit) -> Result<(), CommitError> {
         let store = self.there().map_err(|error| CommitError::Refused(error.to_string()))?;
         let outcome = || async {
             let outcomes = store.commit(node_id, std::slice::from_ref(commit)).await;
@@ -130,7 +131,7 @@ macro_rules! pass_on {
                 self.inner.close().await;
             }
 
-            async fn commit(&self, node_id: &str, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
+            async fn commit(&self, node_id: NodeId, batch: &[SessionCommit]) -> Vec<Result<(), CommitError>> {
                 let mut held = self.held.subscribe();
                 // The sender lives as long as this store: there is always an answer.
                 drop(held.wait_for(|held| !held).await);
@@ -165,8 +166,11 @@ pass_on! {
     set_password(user_id: UserId, password_hash: &str, keep: TokenHash) -> ();
     set_public_key(user_id: UserId, key: &NewPublicKey) -> Vec<SessionId>;
     close_account(user_id: UserId, now: Timestamp) -> Vec<SessionId>;
-    claim(session_id: SessionId, node_id: &str) -> Claim;
-    release(session_id: SessionId, node_id: &str, fence: u64) -> ();
+    disable_user(user_id: UserId, now: Timestamp) -> Vec<SessionId>;
+    enable_user(user_id: UserId) -> bool;
+    revoke_tokens(user_id: UserId) -> u64;
+    claim(session_id: SessionId, node_id: NodeId, from_others: bool) -> Claim;
+    release(session_id: SessionId, node_id: NodeId, fence: u64) -> ();
     made_before(creator: UserId, id: &ClientId) -> Option<String>;
     tasks(session_id: SessionId) -> Vec<Task>;
     sessions_with_tasks(limit: u64) -> Vec<SessionId>;
@@ -174,17 +178,29 @@ pass_on! {
     sessions_of(user_id: UserId) -> Vec<Membership>;
     departures(user_id: UserId, sessions: &[SessionId]) -> Vec<(SessionId, GoneReason)>;
     position(session_id: SessionId) -> Option<(u64, u64)>;
+    positions(sessions: &[SessionId]) -> Vec<Position>;
+    memberships_of(
+        users: &[UserId],
+        after: Option<(UserId, SessionId)>,
+        limit: u64
+    ) -> Page<(UserId, SessionId)>;
     events(session_id: SessionId, range: EventRange, limit: u64, bytes: usize) -> Page<EventRow>;
     room_keys(session_id: SessionId, user_id: UserId, after_epoch: u64, limit: u64) -> Page<RoomKeyView>;
     members(session_id: SessionId, after: Option<UserId>, limit: u64, now: Timestamp) -> Page<MemberView>;
     session_info(session_id: SessionId, members: u64, now: Timestamp) -> Option<SessionInfo>;
     inbox(user_id: UserId, limit: u64, now: Timestamp) -> Vec<InboxRow>;
+    users_with_inbox(users: &[UserId], now: Timestamp) -> Vec<UserId>;
     inbox_keys(user_id: UserId, session_id: SessionId, up_to: u64) -> Vec<InboxRow>;
     ack_inbox(user_id: UserId, inbox_ids: &[InboxId]) -> ();
     ack(acks: &[AckRow]) -> ();
-    renew_lease(node_id: &str, lease_ms: i64) -> NodeRow;
-    end_lease(node_id: &str) -> ();
+    renew_lease(node_id: NodeId, lease_ms: i64, report: &NodeReport) -> NodeRow;
+    nodes() -> Vec<NodeRow>;
+    ask_to_drain(node_id: NodeId) -> bool;
+    end_lease(node_id: NodeId) -> ();
     lapse_inbox(now: Timestamp, limit: u64) -> Vec<(UserId, InboxId)>;
     prune(now: Timestamp, retention: &Retention) -> bool;
     key_coverage(now: Timestamp) -> KeyCoverage;
+    sessions_overview(after: Option<SessionId>, limit: u64) -> Page<SessionSummary>;
+    session_overview(session_id: SessionId) -> Option<SessionSummary>;
+    user_overview(name: &str) -> Option<UserSummary>;
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{CommitError, SessionCommit, Store};
-use crate::protocol::SessionId;
+use crate::protocol::{NodeId, SessionId};
 
 /// How much waits and how much goes at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +108,10 @@ impl GroupCommit {
     /// Starts the writers on the current runtime. `observer` is told of every batch.
     pub fn start(
         store: Arc<dyn Store>,
-        node_id: String,
+        node_id: NodeId,
         options: GroupCommitOptions,
         observer: Option<BatchObserver>,
     ) -> Self {
-        let node_id: Arc<str> = node_id.into();
         let shard = || Shard { options: options.clone(), queue: Mutex::default(), wake: Notify::new() };
         let shards: Vec<_> = (0..options.shards.max(1)).map(|_| Arc::new(shard())).collect();
         let writers = shards.iter().enumerate().map(|(number, shard)| {
@@ -120,7 +119,7 @@ impl GroupCommit {
                 number,
                 shard: Arc::clone(shard),
                 store: Arc::clone(&store),
-                node_id: Arc::clone(&node_id),
+                node_id,
                 observer: observer.clone(),
             };
             tokio::spawn(writer.run())
@@ -274,7 +273,7 @@ struct Writer {
     number: usize,
     shard: Arc<Shard>,
     store: Arc<dyn Store>,
-    node_id: Arc<str>,
+    node_id: NodeId,
     observer: Option<BatchObserver>,
 }
 
@@ -310,9 +309,9 @@ impl Writer {
 
     /// In a task of its own, so that a panic in the store ends that task and not this one.
     async fn commit(&self, commits: Vec<SessionCommit>) -> Vec<Result<(), CommitError>> {
-        let (store, node_id) = (Arc::clone(&self.store), Arc::clone(&self.node_id));
+        let (store, node_id) = (Arc::clone(&self.store), self.node_id);
         let sessions = commits.len();
-        let commit = tokio::spawn(async move { store.commit(&node_id, &commits).await });
+        let commit = tokio::spawn(async move { store.commit(node_id, &commits).await });
         commit.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the store failed in the middle of a commit");
             vec![Err(CommitError::Unknown("the store failed".to_owned())); sessions]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::{ClientId, Frame, KeyEpoch, Role, SessionId, Timestamp, UserId};
+use crate::protocol::{ClientId, Frame, KeyEpoch, NodeId, Role, SessionId, Timestamp, UserId};
 use crate::session::state::{Change, Head, Snapshot, Task};
 
 /// An account.
@@ -116,22 +116,13 @@ pub enum CommitError {
     Overloaded,
 }
 
-/// A node's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRow {
-    /// Made anew at each start.
-    pub node_id: String,
-    /// Until when it counts as alive, by the store's clock.
-    pub expires_at: Timestamp,
-}
-
 /// The answer to a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
     /// This node owns it, with a fence higher than any before.
     Mine(Box<Claimed>),
     /// Another live node owns it.
-    OwnedBy(String),
+    OwnedBy(NodeId),
     /// There is no such session, or it ended.
     NoSession,
 }

@@ -22,6 +22,7 @@ mod leaving;
 mod limits;
 mod load_reports;
 mod moderation;
+mod observability;
 mod order;
 mod programs;
 mod refusals;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::cluster::LocalBus;
 use crate::config::Config;
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket, upgrade};
-use crate::protocol::{Timestamp, UserId};
+use crate::protocol::{NodeId, Timestamp, UserId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{
     GroupCommit, GroupCommitOptions, SqliteOptions, SqliteStore, Store, TokenHash, TokenOwner, UserRow,
@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 
 /// Nothing in these tests takes longer, unless it never comes.
 pub(super) const SOON: Duration = Duration::from_secs(20);
+
+const NODE: NodeId = NodeId::from_bytes([0x0a; 16]);
 
 /// A node.
 pub(super) struct TestNode {
@@ -73,13 +75,13 @@ impl TestNode {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metrics = Metrics::new();
-        store.renew_lease("node", 3_600_000).await.unwrap();
-        let commits = GroupCommit::start(Arc::clone(&store), "node".into(), GroupCommitOptions::default(), None);
+        store.renew_lease(NODE, 3_600_000, &crate::store::conformance::report()).await.unwrap();
+        let commits = GroupCommit::start(Arc::clone(&store), NODE, GroupCommitOptions::default(), None);
         let subscriptions = Subscriptions::default();
         subscriptions.attach(Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone()))));
         let sessions = Sessions::start(
             SessionsOptions {
-                node_id: "node".into(),
+                node_id: NODE,
                 threads: 1,
                 mailbox: 1024,
                 idle: Duration::from_secs(300),
@@ -100,7 +102,7 @@ impl TestNode {
             subscriptions: subscriptions.clone(),
             settings: config.connections.clone(),
             limits: config.limits.clone(),
-            node: "node".into(),
+            node: NODE,
             clock: Arc::new(move || clock.now()),
             token_hash: hash_of,
             metrics: Arc::clone(&metrics),

@@ -25,7 +25,7 @@ async fn bench(options: GroupCommitOptions) -> Bench {
     let seen = Arc::clone(&reports);
     let observer = move |report| seen.lock().unwrap().push(report);
     let inner: Arc<dyn Store> = Arc::clone(&store) as _;
-    let commits = GroupCommit::start(inner, NODE.to_owned(), options, Some(Arc::new(observer)));
+    let commits = GroupCommit::start(inner, NODE, options, Some(Arc::new(observer)));
     Bench { store, commits, reports, _dir: dir }
 }
 

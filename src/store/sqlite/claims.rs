@@ -1,25 +1,31 @@
-//! Who owns which session, and who lives.
+//! Who owns which session.
 
 use sqlx::Row;
 
 use super::SqliteStore;
-use super::column::{Columns, failed, int};
-use crate::protocol::SessionId;
-use crate::store::{Claim, Claimed, NodeRow, StoreError, StoreResult};
+use super::column::{Columns, corrupt, failed, int};
+use crate::protocol::{NodeId, SessionId};
+use crate::store::{Claim, Claimed, StoreError, StoreResult};
 
 impl SqliteStore {
-    pub(super) async fn take_session(&self, session_id: SessionId, node_id: &str) -> StoreResult<Claim> {
+    pub(super) async fn take_session(
+        &self,
+        session_id: SessionId,
+        node_id: NodeId,
+        from_others: bool,
+    ) -> StoreResult<Claim> {
         let mut write = self.writer.begin().await?;
         let taken = sqlx::query(
             "UPDATE sessions SET owner_node = ?2, fence = fence + 1
              WHERE session_id = ?1 AND ended_at IS NULL
                AND (owner_node IS NULL OR owner_node = ?2
-                    OR NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?3))
+                    OR (?4 AND NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?3)))
              RETURNING fence, version",
         )
         .bind(&session_id.as_bytes()[..])
-        .bind(node_id)
+        .bind(node_id.to_string())
         .bind(self.clock.now().as_millis())
+        .bind(from_others)
         .fetch_optional(write.connection())
         .await
         .map_err(failed)?;
@@ -44,47 +50,20 @@ impl SqliteStore {
                 .map_err(failed)?;
         match owner {
             None => Ok(Claim::NoSession),
-            Some(Some(owner)) => Ok(Claim::OwnedBy(owner)),
+            Some(Some(owner)) => owner.parse().map(Claim::OwnedBy).map_err(|_| corrupt("owner_node")),
             Some(None) => Err(StoreError::Unavailable("the session has just been given up".to_owned())),
         }
     }
 
-    pub(super) async fn give_session_up(&self, session_id: SessionId, node_id: &str, fence: u64) -> StoreResult<()> {
+    pub(super) async fn give_session_up(&self, session_id: SessionId, node_id: NodeId, fence: u64) -> StoreResult<()> {
         let mut write = self.writer.begin().await?;
         sqlx::query("UPDATE sessions SET owner_node = NULL WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3")
             .bind(&session_id.as_bytes()[..])
-            .bind(node_id)
+            .bind(node_id.to_string())
             .bind(int(fence))
             .execute(write.connection())
             .await
             .map_err(failed)?;
-        Ok(write.commit().await?)
-    }
-
-    pub(super) async fn write_lease(&self, node_id: &str, lease_ms: i64) -> StoreResult<NodeRow> {
-        let mut write = self.writer.begin().await?;
-        // By the clock at the moment of writing: waiting for the writer must not shorten the lease.
-        let expires_at = self.clock.now().plus_millis(lease_ms);
-        sqlx::query(
-            "INSERT INTO nodes (node_id, expires_at) VALUES (?1, ?2)
-             ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at",
-        )
-        .bind(node_id)
-        .bind(expires_at.as_millis())
-        .execute(write.connection())
-        .await
-        .map_err(failed)?;
-        write.commit().await?;
-        Ok(NodeRow { node_id: node_id.to_owned(), expires_at })
-    }
-
-    pub(super) async fn delete_lease(&self, node_id: &str) -> StoreResult<()> {
-        let mut write = self.writer.begin().await?;
-        for sql in
-            ["UPDATE sessions SET owner_node = NULL WHERE owner_node = ?1", "DELETE FROM nodes WHERE node_id = ?1"]
-        {
-            sqlx::query(sql).bind(node_id).execute(write.connection()).await.map_err(failed)?;
-        }
         Ok(write.commit().await?)
     }
 

@@ -13,7 +13,7 @@ use super::column::{Columns, Hex, int, json};
 use super::plan::{EventRow, Plan, RecentRow, head_columns};
 use super::statement::Rows;
 use super::writer::{WriteError, primary_code};
-use crate::protocol::SessionId;
+use crate::protocol::{NodeId, SessionId};
 use crate::session::state::Change;
 use crate::store::{CommitError, SessionCommit};
 
@@ -49,12 +49,12 @@ const PUT_HEAD_COLUMNS: &str = "
     UPDATE sessions SET e2ee_on = head.value->>1, key_epoch = head.value->>2, rotating_since = head.value->>3
     FROM json_each(?1) AS head WHERE session_id = unhex(head.value->>0)";
 
-/// Rows: session, user. Closes the race with the closing of an account, which could not see these rows yet.
+/// Rows: session, user. Closes the race with the closing or disabling of an account, which could not see these rows yet.
 pub(super) const TELL_OF_CLOSED: &str = "
     INSERT INTO tasks (session_id, user_id, kind)
     SELECT unhex(w.value->>0), u.user_id, 'closed'
     FROM json_each(?1) AS w CROSS JOIN users AS u ON u.user_id = unhex(w.value->>1)
-    WHERE u.closed_at IS NOT NULL
+    WHERE (u.closed_at IS NOT NULL OR u.disabled_at IS NOT NULL)
         AND NOT EXISTS (SELECT 1 FROM tasks AS t
             WHERE t.session_id = unhex(w.value->>0) AND t.user_id = u.user_id AND t.kind = 'closed')
         AND (EXISTS (SELECT 1 FROM members AS m WHERE m.session_id = unhex(w.value->>0) AND m.user_id = u.user_id)
@@ -64,7 +64,7 @@ pub(super) const TELL_OF_CLOSED: &str = "
                 WHERE i.session_id = unhex(w.value->>0) AND i.invitee = u.user_id))";
 
 impl SqliteStore {
-    pub(super) async fn commit_batch(&self, node_id: &str, batch: &[SessionCommit]) -> Outcomes {
+    pub(super) async fn commit_batch(&self, node_id: NodeId, batch: &[SessionCommit]) -> Outcomes {
         match self.try_batch(node_id, batch).await {
             Ok(outcomes) => outcomes,
             Err(WriteError::Undone(error)) if batch.len() > 1 && is_refused_row(&error) => {
@@ -81,7 +81,7 @@ impl SqliteStore {
         }
     }
 
-    async fn try_batch(&self, node_id: &str, batch: &[SessionCommit]) -> Result<Outcomes, WriteError> {
+    async fn try_batch(&self, node_id: NodeId, batch: &[SessionCommit]) -> Result<Outcomes, WriteError> {
         let mut write = self.writer.begin().await?;
         let outcomes = match write_batch(write.connection(), node_id, batch).await {
             Ok(outcomes) => outcomes,
@@ -105,7 +105,7 @@ impl SqliteStore {
 
 async fn write_batch(
     connection: &mut SqliteConnection,
-    node_id: &str,
+    node_id: NodeId,
     batch: &[SessionCommit],
 ) -> sqlx::Result<Outcomes> {
     let owned = guard(connection, node_id, batch).await?;
@@ -130,7 +130,7 @@ async fn write_batch(
 
 async fn guard(
     connection: &mut SqliteConnection,
-    node_id: &str,
+    node_id: NodeId,
     batch: &[SessionCommit],
 ) -> sqlx::Result<BTreeSet<SessionId>> {
     let rows: Vec<_> = batch
@@ -152,13 +152,13 @@ async fn guard(
     if rows.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let rows = sqlx::query(GUARD).bind(node_id).bind(json(&rows)).fetch_all(connection).await?;
+    let rows = sqlx::query(GUARD).bind(node_id.to_string()).bind(json(&rows)).fetch_all(connection).await?;
     Ok(rows.iter().filter_map(|row: &SqliteRow| row.session().ok()).collect())
 }
 
 async fn make(
     connection: &mut SqliteConnection,
-    node_id: &str,
+    node_id: NodeId,
     commit: &SessionCommit,
 ) -> sqlx::Result<Result<(), CommitError>> {
     let Some(head) = &commit.head else {
@@ -169,7 +169,7 @@ async fn make(
         .bind(&commit.session_id.as_bytes()[..])
         .bind(&head.creator.as_bytes()[..])
         .bind(client_id)
-        .bind(node_id)
+        .bind(node_id.to_string())
         .bind(int(commit.fence))
         .bind(int(commit.version))
         .bind(int(commit.last_seq))

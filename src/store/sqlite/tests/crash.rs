@@ -17,7 +17,7 @@ const SESSIONS: u8 = 10;
 async fn child_that_commits_until_it_is_killed() {
     let Ok(dir) = std::env::var(CHILD) else { return };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir)).await.unwrap());
-    let commits = GroupCommit::start(store, NODE.to_owned(), GroupCommitOptions::default(), None);
+    let commits = GroupCommit::start(store, NODE, GroupCommitOptions::default(), None);
     let end = Instant::now() + Duration::from_secs(60);
     let senders = (0..SESSIONS).map(|n| {
         let commits = commits.clone();

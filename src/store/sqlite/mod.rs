@@ -10,12 +10,12 @@ mod accounts;
 mod claims;
 mod column;
 mod commit;
+mod committer;
 mod inbox;
 mod open;
 mod plan;
 mod reads;
 mod snapshot;
-mod statement;
 #[cfg(test)]
 mod tests;
 mod upkeep;

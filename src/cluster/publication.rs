@@ -247,7 +247,7 @@ impl UserSignal {
     }
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32(u32::try_from(bytes.len()).expect("frames are far below 4 GiB: their limits are in the configuration"));
     out.put_slice(bytes);
 }
@@ -259,7 +259,7 @@ fn put_ids(out: &mut BytesMut, ids: &[InboxId]) {
     }
 }
 
-fn take_bytes(message: &mut Bytes) -> Result<Bytes, Damaged> {
+pub(super) fn take_bytes(message: &mut Bytes) -> Result<Bytes, Damaged> {
     let len = message.try_get_u32().map_err(|_| Damaged)? as usize;
     if len > message.len() { Err(Damaged) } else { Ok(message.split_to(len)) }
 }
@@ -273,13 +273,13 @@ fn take_ids(message: &mut Bytes) -> Result<Vec<InboxId>, Damaged> {
     (0..count).map(|_| take_inbox_id(message)).collect()
 }
 
-fn take_id(message: &mut Bytes) -> Result<[u8; 16], Damaged> {
+pub(super) fn take_id(message: &mut Bytes) -> Result<[u8; 16], Damaged> {
     let mut id = [0; 16];
     message.try_copy_to_slice(&mut id).map_err(|_| Damaged)?;
     Ok(id)
 }
 
-fn take_user(message: &mut Bytes) -> Result<UserId, Damaged> {
+pub(super) fn take_user(message: &mut Bytes) -> Result<UserId, Damaged> {
     take_id(message).map(UserId::from_bytes)
 }
 

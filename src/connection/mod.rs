@@ -30,7 +30,8 @@ mod subscriptions;
 mod throttle;
 
 pub use actor::upgrade;
-pub use address::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
+pub use address::{Answer, Deliveries, Origin, Parcel, Peers, Presence, ReplySlot};
+pub use crate::cluster::{Caller, ConnectionKey};
 pub use node::{ConnectionParts, Connections, SessionPort};
 pub use socket::prepare_socket;
 pub use subscriptions::Subscriptions;

@@ -83,6 +83,8 @@ pub enum NotTaken {
 pub struct Asked {
     /// Which session asks.
     pub session_id: SessionId,
+    /// Where it lives: who wants to know whether it was reached.
+    pub owner: NodeId,
     /// Who is asked.
     pub user_id: UserId,
     /// Where they were seen last.
@@ -188,9 +190,10 @@ impl NodeMessage {
                     put_bytes(&mut out, answer.frame.bytes());
                 }
             }
-            Self::Asks(Asked { session_id, user_id, connection, frames }) => {
+            Self::Asks(Asked { session_id, owner, user_id, connection, frames }) => {
                 out.put_u8(ASKS);
                 out.put_slice(session_id.as_bytes());
+                out.put_slice(owner.as_bytes());
                 out.put_slice(user_id.as_bytes());
                 put_connection(&mut out, connection);
                 frames.iter().for_each(|frame| put_bytes(&mut out, frame.bytes()));
@@ -228,12 +231,13 @@ impl NodeMessage {
                 Self::Answers(session_id, answers)
             }
             ASKS => {
+                let owner = NodeId::from_bytes(take_id(message)?);
                 let (user_id, connection) = (take_user(message)?, take_connection(message)?);
                 let mut frames = Vec::new();
                 while message.has_remaining() {
                     frames.push(Frame::from_encoded(take_bytes(message)?));
                 }
-                Self::Asks(Asked { session_id, user_id, connection, frames })
+                Self::Asks(Asked { session_id, owner, user_id, connection, frames })
             }
             NOT_TAKEN => {
                 let from = take_u64(message)?;
@@ -363,7 +367,7 @@ mod tests {
         };
         let answer = |refused| CallAnswer { id: 9, refused, frame: Frame::text(b"{}") };
         let asked =
-            Asked { session_id: SESSION, user_id: USER, connection, frames: vec![Frame::text(b"{}"), Frame::text(b"[]")] };
+            Asked { session_id: SESSION, owner: NODE, user_id: USER, connection, frames: vec![Frame::text(b"{}"), Frame::text(b"[]")] };
         vec![
             call(Command::SendMsg(body)),
             call(Command::Leave { force: true }),

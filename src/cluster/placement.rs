@@ -17,7 +17,7 @@ use crate::protocol::NodeId;
 pub const RESEND_MS: u64 = 1000;
 
 /// Milliseconds without an answer after which the store is asked who owns the session.
-pub const DOUBT_MS: u64 = 2000;
+pub const DOUBT_MS: u64 = 1500;
 
 /// Milliseconds in which the answer of a former owner may still be on its way.
 pub const LATE_MS: u64 = 1000;

@@ -10,6 +10,7 @@ mod actor;
 mod address;
 mod body;
 mod catch_up;
+mod delivery;
 mod dispatch;
 mod frame_guard;
 mod hub;
@@ -20,6 +21,7 @@ mod lookups;
 mod members;
 mod node;
 mod outbox;
+mod peers;
 mod people;
 mod pulse;
 mod reader;
@@ -34,6 +36,7 @@ pub use address::{Answer, Deliveries, Origin, Parcel, Peers, Presence, ReplySlot
 pub use crate::cluster::{Caller, ConnectionKey};
 pub use node::{ConnectionParts, Connections, SessionPort};
 pub use socket::prepare_socket;
+pub use hub::Found;
 pub use subscriptions::Subscriptions;
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::actor::{SessionActor, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
 use super::router::{Inner, Sessions};
-use super::state::Command;
 use crate::cluster::placement::{Arrival, DOUBT_MS};
 use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge};
 use crate::connection::{Origin, Parcel, Peers, ReplySlot};
@@ -19,6 +18,9 @@ use crate::store::{Claim, Claimed, StoreResult};
 
 /// How often what waits is looked at.
 const WATCH: Duration = Duration::from_millis(250);
+
+/// Between two questions to the store about an owner who does not answer.
+const DOUBT_AGAIN: Duration = Duration::from_millis(400);
 
 /// Looks between two sweeps of what is not used any more.
 const UNUSED_EVERY: u32 = 40;
@@ -305,7 +307,7 @@ impl Inner {
         let Some(place) = shard.get(session_id) else { return };
         let expired = place.calls.expire(now, deadline);
         if matches!(place.at, At::Away(_)) && place.calls.unanswered_for(now).is_some_and(|wait| wait >= DOUBT_MS) {
-            self.look(session_id, place, Duration::ZERO);
+            self.look(session_id, place, DOUBT_AGAIN);
         }
         if let Some((owner, call)) = place.calls.resend(now) {
             let sent = crate::cluster::placement::ToSend {

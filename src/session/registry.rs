@@ -121,7 +121,10 @@ impl Shard {
 
     /// To be called after something was parked or taken out.
     pub(super) fn settle(&mut self, session_id: SessionId) {
-        let Some(place) = self.places.get(&session_id) else { return drop(self.busy.remove(&session_id)) };
+        let Some(place) = self.places.get(&session_id) else {
+            self.busy.remove(&session_id);
+            return;
+        };
         if place.calls.is_empty() {
             self.busy.remove(&session_id);
         } else {

@@ -77,7 +77,7 @@ impl TestNode {
         let metrics = Metrics::new();
         store.renew_lease(NODE, 3_600_000, &crate::store::conformance::report()).await.unwrap();
         let commits = GroupCommit::start(Arc::clone(&store), NODE, GroupCommitOptions::default(), None);
-        let subscriptions = Subscriptions::default();
+        let subscriptions = Subscriptions::new(NODE, Arc::clone(&metrics));
         subscriptions.attach(Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone()))));
         let sessions = Sessions::start(
             SessionsOptions {
@@ -85,6 +85,9 @@ impl TestNode {
                 threads: 1,
                 mailbox: 1024,
                 idle: Duration::from_secs(300),
+                call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
+                call_bytes: config.cluster.call_bytes,
+                roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
                 rules: config.rules(),
             },
             SessionParts {
@@ -93,6 +96,7 @@ impl TestNode {
                 deliveries: Arc::new(subscriptions.clone()),
                 presence: Arc::new(subscriptions.clone()),
                 clock: Arc::clone(&clock),
+                may_take_over: Arc::new(|| true),
                 metrics: Arc::clone(&metrics),
             },
         );

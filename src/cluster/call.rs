@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::placement::ToSend;
+use super::placement::Ticket;
 use super::publication::{Damaged, put_bytes, take_bytes, take_id, take_user};
 use crate::protocol::{ErrorCode, Frame, NodeId, Request, RequestId, SessionId, UserId};
 use crate::session::state::Command;
@@ -44,12 +44,8 @@ pub type CallId = u64;
 /// A command for a session that lives on the node that this is sent to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// Its number.
-    pub id: CallId,
-    /// The number of the call to the same session that was sent before this one; 0: the first of a new line.
-    pub after: CallId,
-    /// All calls to this session up to this number are answered.
-    pub settled: CallId,
+    /// Its place among the sender's calls to the session.
+    pub ticket: Ticket,
     /// Which session.
     pub session_id: SessionId,
     /// Whose command it is.
@@ -115,8 +111,8 @@ pub enum NodeMessage {
     Answers(SessionId, Vec<CallAnswer>),
     /// Asks to a connection of the receiver; behind the answers to calls of that connection.
     Asks(Asked),
-    /// Calls of the receiver to a session, from this one on, were not taken.
-    NotTaken(SessionId, CallId, NotTaken),
+    /// Calls of the receiver to a session, in this line and from this one on, were not taken.
+    NotTaken(SessionId, CallId, CallId, NotTaken),
     /// A nudge for a session that lives on the receiver.
     Nudge(SessionId, Nudge),
 }
@@ -159,15 +155,16 @@ impl NodeMessage {
     }
 
     /// A call, from its parts.
-    pub fn encode_call(sent: &ToSend<'_, Command>, session_id: SessionId, caller: &Caller) -> Bytes {
-        let command = serde_json::to_vec(sent.item);
+    pub fn encode_call(ticket: Ticket, session_id: SessionId, caller: &Caller, command: &Command) -> Bytes {
+        let command = serde_json::to_vec(command);
         let command = command.expect("a command is made of strings, numbers and lists: JSON has them all");
         let mut out = BytesMut::with_capacity(command.len() + 160);
         out.put_u8(CALL);
         out.put_slice(session_id.as_bytes());
-        out.put_u64(sent.id);
-        out.put_u64(sent.after);
-        out.put_u64(sent.settled);
+        let Ticket { id, line, after, settled } = ticket;
+        for number in [id, line, after, settled] {
+            out.put_u64(number);
+        }
         put_caller(&mut out, caller);
         put_bytes(&mut out, &command);
         out.freeze()
@@ -178,8 +175,8 @@ impl NodeMessage {
         let mut out = BytesMut::new();
         match self {
             Self::Call(call) => {
-                let Call { id, after, settled, session_id, ref caller, ref command } = **call;
-                return Self::encode_call(&ToSend { id, after, settled, item: command }, session_id, caller);
+                let Call { ticket, session_id, ref caller, ref command } = **call;
+                return Self::encode_call(ticket, session_id, caller, command);
             }
             Self::Answers(session_id, answers) => {
                 out.put_u8(ANSWERS);
@@ -198,9 +195,10 @@ impl NodeMessage {
                 put_connection(&mut out, connection);
                 frames.iter().for_each(|frame| put_bytes(&mut out, frame.bytes()));
             }
-            Self::NotTaken(session_id, from, why) => {
+            Self::NotTaken(session_id, line, from, why) => {
                 out.put_u8(NOT_TAKEN);
                 out.put_slice(session_id.as_bytes());
+                out.put_u64(*line);
                 out.put_u64(*from);
                 out.put_u8(match why {
                     NotTaken::Moved => 0,
@@ -218,10 +216,11 @@ impl NodeMessage {
         let session_id = SessionId::from_bytes(take_id(message)?);
         Ok(match kind {
             CALL => {
-                let (id, after, settled) = (take_u64(message)?, take_u64(message)?, take_u64(message)?);
+                let (id, line) = (take_u64(message)?, take_u64(message)?);
+                let ticket = Ticket { id, line, after: take_u64(message)?, settled: take_u64(message)? };
                 let caller = take_caller(message)?;
                 let command = serde_json::from_slice(&take_bytes(message)?).map_err(|_| Damaged)?;
-                Self::Call(Box::new(Call { id, after, settled, session_id, caller, command }))
+                Self::Call(Box::new(Call { ticket, session_id, caller, command }))
             }
             ANSWERS => {
                 let mut answers = Vec::new();
@@ -240,13 +239,13 @@ impl NodeMessage {
                 Self::Asks(Asked { session_id, owner, user_id, connection, frames })
             }
             NOT_TAKEN => {
-                let from = take_u64(message)?;
+                let (line, from) = (take_u64(message)?, take_u64(message)?);
                 let why = match message.try_get_u8().map_err(|_| Damaged)? {
                     0 => NotTaken::Moved,
                     1 => NotTaken::Missing,
                     _ => return Err(Damaged),
                 };
-                Self::NotTaken(session_id, from, why)
+                Self::NotTaken(session_id, line, from, why)
             }
             kind => Self::Nudge(session_id, take_nudge(kind, message)?),
         })
@@ -362,7 +361,8 @@ mod tests {
             content_type: None,
         };
         let call = |command| {
-            let call = Call { id: 9, after: 8, settled: 7, session_id: SESSION, caller, command };
+            let ticket = Ticket { id: 9, line: 6, after: 8, settled: 7 };
+            let call = Call { ticket, session_id: SESSION, caller, command };
             NodeMessage::Call(Box::new(call))
         };
         let answer = |refused| CallAnswer { id: 9, refused, frame: Frame::text(b"{}") };
@@ -374,8 +374,8 @@ mod tests {
             call(Command::Recall { seq: 3, original: None }),
             NodeMessage::Answers(SESSION, vec![answer(None), answer(Some(ErrorCode::Muted))]),
             NodeMessage::Asks(asked),
-            NodeMessage::NotTaken(SESSION, 4, NotTaken::Moved),
-            NodeMessage::NotTaken(SESSION, 5, NotTaken::Missing),
+            NodeMessage::NotTaken(SESSION, 2, 4, NotTaken::Moved),
+            NodeMessage::NotTaken(SESSION, 2, 5, NotTaken::Missing),
             NodeMessage::Nudge(SESSION, Nudge::Tasks),
             NodeMessage::Nudge(SESSION, Nudge::MemberConnected(USER, connection)),
             NodeMessage::Nudge(SESSION, Nudge::Present(vec![(USER, connection), (USER, connection)])),

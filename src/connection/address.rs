@@ -67,6 +67,8 @@ pub struct Origin {
     pub session_id: SessionId,
     /// The other node's number for it.
     pub call: CallId,
+    /// The other node's number for the line that it came in.
+    pub line: CallId,
     /// Keeps the answer, in case it is lost on the way.
     pub keep: Arc<dyn Fn(CallAnswer) + Send + Sync>,
 }
@@ -120,11 +122,12 @@ impl ReplySlot {
         }
     }
 
-    /// Leaves the answer to the node that the request came from; its number there, if it came from one.
-    pub fn take_back(mut self) -> Option<CallId> {
-        let call = self.origin.as_ref()?.call;
+    /// Leaves the answer to the node that the request came from, if it came from one: its line and number there.
+    pub fn take_back(mut self) -> Option<(CallId, CallId)> {
+        let Origin { call, line, .. } = self.origin.as_ref()?;
+        let numbers = (*line, *call);
         self.deliveries = None;
-        Some(call)
+        Some(numbers)
     }
 
     fn encode(&self, outcome: &Result<Reply, Refusal>) -> Answer {

@@ -7,10 +7,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::actor::{SessionActor, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
 use super::router::{Inner, Sessions};
-use crate::cluster::placement::{Arrival, DOUBT_MS};
+use crate::cluster::placement::{Arrival, DOUBT_MS, Ticket, ToSend};
 use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge};
 use crate::connection::{Origin, Parcel, Peers, ReplySlot};
 use crate::protocol::{ErrorCode, NodeId, Refusal, SessionId};
@@ -122,16 +124,9 @@ impl Inner {
     /// Sends what has not been sent to the session's owner.
     pub(super) fn forward(&self, session_id: SessionId, place: &mut Place, owner: NodeId) {
         let now = self.registry.millis();
-        for call in place.calls.send_to(owner, now) {
-            let sent = crate::cluster::placement::ToSend {
-                id: call.id,
-                after: call.after,
-                settled: call.settled,
-                item: &call.item.command,
-            };
-            let message = NodeMessage::encode_call(&sent, session_id, call.item.reply.caller());
+        for call in place.calls.send_to(owner, now, self.registry.next_call()) {
             self.shared.metrics.calls_sent.inc();
-            self.shared.deliveries.tell(owner, message);
+            self.shared.deliveries.tell(owner, encode(session_id, &call));
         }
     }
 
@@ -169,10 +164,10 @@ impl Inner {
 
     /// Another node's command.
     fn call(self: &Arc<Self>, from: NodeId, call: Call) {
-        let Call { id, after, settled, session_id, caller, command } = call;
+        let Call { ticket, session_id, caller, command } = call;
         let mut shard = self.registry.shard(session_id);
         let line = shard.line(session_id, from);
-        let arrival = lock(&line).arrive(id, after, settled, self.registry.millis());
+        let arrival = lock(&line).arrive(ticket, self.registry.millis());
         match arrival {
             Arrival::New => {}
             Arrival::Answered(answer) => {
@@ -180,10 +175,14 @@ impl Inner {
                 return self.shared.deliveries.tell(from, again.encode());
             }
             Arrival::Known => return,
-            Arrival::Gap(missing, why) => return self.not_taken(from, session_id, missing, why),
+            Arrival::Refused(missing) => {
+                let message = NodeMessage::NotTaken(session_id, ticket.line, missing, NotTaken::Missing);
+                return self.shared.deliveries.tell(from, message.encode());
+            }
         }
-        let record = Arc::clone(&line);
-        let origin = Origin { session_id, call: id, keep: Arc::new(move |answer| lock(&record).answer(id, answer)) };
+        let Ticket { id, line: number, .. } = ticket;
+        let keep = Arc::new(move |answer| lock(&line).answer(id, answer));
+        let origin = Origin { session_id, call: id, line: number, keep };
         let reply = ReplySlot::from_afar(caller, origin, Arc::clone(&self.shared.deliveries));
         if self.registry.is_closed() {
             return self.give_back(session_id, &mut shard, reply);
@@ -209,14 +208,11 @@ impl Inner {
     /// Tells a node that its call, and those behind it, were not taken.
     pub(super) fn give_back(&self, session_id: SessionId, shard: &mut Shard, reply: ReplySlot) {
         let from = reply.caller().connection.node;
-        if let Some(call) = reply.take_back() {
+        if let Some((line, call)) = reply.take_back() {
             lock(&shard.line(session_id, from)).give_back(call);
-            self.not_taken(from, session_id, call, NotTaken::Moved);
+            let message = NodeMessage::NotTaken(session_id, line, call, NotTaken::Moved);
+            self.shared.deliveries.tell(from, message.encode());
         }
-    }
-
-    fn not_taken(&self, node: NodeId, session_id: SessionId, from: CallId, why: NotTaken) {
-        self.shared.deliveries.tell(node, NodeMessage::NotTaken(session_id, from, why).encode());
     }
 
     // Receiving: as the caller.
@@ -254,10 +250,16 @@ impl Inner {
         vec![Parcel { asks: vec![asked], ..Parcel::default() }]
     }
 
-    fn calls_not_taken(self: &Arc<Self>, node: NodeId, session_id: SessionId, from: CallId, why: NotTaken) {
+    fn calls_not_taken(
+        self: &Arc<Self>,
+        node: NodeId,
+        session_id: SessionId,
+        (line, from): (CallId, CallId),
+        why: NotTaken,
+    ) {
         let mut shard = self.registry.shard(session_id);
         let Some(place) = shard.get(session_id) else { return };
-        if !place.calls.not_taken(node, from) || !matches!(place.at, At::Away(owner) if owner == node) {
+        if !place.calls.not_taken(node, line, from) || !matches!(place.at, At::Away(owner) if owner == node) {
             return;
         }
         self.shared.metrics.calls_resent.inc();
@@ -310,15 +312,8 @@ impl Inner {
             self.look(session_id, place, DOUBT_AGAIN);
         }
         if let Some((owner, call)) = place.calls.resend(now) {
-            let sent = crate::cluster::placement::ToSend {
-                id: call.id,
-                after: call.after,
-                settled: call.settled,
-                item: &call.item.command,
-            };
-            let message = NodeMessage::encode_call(&sent, session_id, call.item.reply.caller());
             self.shared.metrics.calls_resent.inc();
-            self.shared.deliveries.tell(owner, message);
+            self.shared.deliveries.tell(owner, encode(session_id, &call));
         }
         for call in expired {
             self.unpark(&call.item);
@@ -329,13 +324,20 @@ impl Inner {
     }
 }
 
+fn encode(session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
+    let Parked { command, reply, .. } = call.item;
+    NodeMessage::encode_call(call.ticket, session_id, reply.caller(), command)
+}
+
 impl Peers for Sessions {
     fn receive(&self, from: NodeId, message: NodeMessage) -> Vec<Parcel> {
         match message {
             NodeMessage::Call(call) => self.inner.call(from, *call),
             NodeMessage::Answers(session_id, answers) => return self.inner.answers(from, session_id, answers),
             NodeMessage::Asks(asked) => return self.inner.asks(asked),
-            NodeMessage::NotTaken(session_id, call, why) => self.inner.calls_not_taken(from, session_id, call, why),
+            NodeMessage::NotTaken(session_id, line, call, why) => {
+                self.inner.calls_not_taken(from, session_id, (line, call), why);
+            }
             NodeMessage::Nudge(session_id, nudge) => self.inner.nudge(session_id, nudge, Some(from)),
         }
         Vec::new()

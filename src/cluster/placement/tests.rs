@@ -15,26 +15,31 @@ fn calls(items: &[(CallId, char)]) -> Calls<char> {
     calls
 }
 
-fn sent(calls: &mut Calls<char>, owner: NodeId) -> Vec<(CallId, CallId)> {
-    calls.send_to(owner, 0).iter().map(|call| (call.id, call.after)).collect()
+fn sent(calls: &mut Calls<char>, owner: NodeId, new_line: CallId) -> Vec<(CallId, CallId, CallId)> {
+    let sending = calls.send_to(owner, 0, new_line);
+    sending.iter().map(|call| (call.ticket.id, call.ticket.line, call.ticket.after)).collect()
+}
+
+fn ticket(id: CallId, line: CallId, after: CallId, settled: CallId) -> Ticket {
+    Ticket { id, line, after, settled }
 }
 
 #[test]
 fn each_call_names_the_one_before_it() {
     let mut calls = calls(&[(3, 'a'), (5, 'b')]);
-    assert_eq!(sent(&mut calls, A), [(3, 0), (5, 3)]);
+    assert_eq!(sent(&mut calls, A, 6), [(3, 6, 0), (5, 6, 3)]);
     calls.push(9, 'c', 0);
-    assert_eq!(sent(&mut calls, A), [(9, 5)]);
-    assert_eq!(sent(&mut calls, A), []);
+    assert_eq!(sent(&mut calls, A, 10), [(9, 6, 5)]);
+    assert_eq!(sent(&mut calls, A, 11), []);
 }
 
 #[test]
-fn what_was_not_taken_is_sent_again_as_a_new_line() {
+fn what_was_not_taken_is_sent_again_in_a_new_line() {
     let mut calls = calls(&[(3, 'a'), (5, 'b'), (6, 'c')]);
-    sent(&mut calls, A);
-    assert!(calls.not_taken(A, 5));
-    assert_eq!(sent(&mut calls, B), [(5, 0), (6, 5)], "3 was taken, and is answered by A");
-    assert!(!calls.not_taken(A, 5), "A has nothing more to say about them");
+    sent(&mut calls, A, 7);
+    assert!(calls.not_taken(A, 7, 5));
+    assert_eq!(sent(&mut calls, B, 8), [(5, 8, 0), (6, 8, 5)], "3 was taken, and is answered by A");
+    assert!(!calls.not_taken(A, 7, 5), "A has nothing more to say about them");
     assert_eq!(calls.answered(3).unwrap().item, 'a');
     assert!(calls.answered(3).is_none(), "once");
 }
@@ -42,10 +47,10 @@ fn what_was_not_taken_is_sent_again_as_a_new_line() {
 #[test]
 fn what_was_perhaps_taken_goes_to_the_next_owner_only_where_it_may_be_repeated() {
     let mut calls = calls(&[(1, 'M'), (2, 'k'), (3, 'M')]);
-    sent(&mut calls, A);
-    calls.push(4, 'k', 0);
+    sent(&mut calls, A, 4);
+    calls.push(5, 'k', 0);
     calls.moved(B, 10, |item| *item == 'M');
-    assert_eq!(sent(&mut calls, B), [(1, 0), (3, 1), (4, 3)], "4 had not been sent");
+    assert_eq!(sent(&mut calls, B, 6), [(1, 6, 0), (3, 6, 1), (5, 6, 3)], "5 had not been sent");
     assert!(calls.expire(10 + LATE_MS - 1, u64::MAX).is_empty(), "A's answer may be on its way");
     let expired: Vec<_> = calls.expire(10 + LATE_MS, u64::MAX).into_iter().map(|call| call.id).collect();
     assert_eq!(expired, [2]);
@@ -54,8 +59,8 @@ fn what_was_perhaps_taken_goes_to_the_next_owner_only_where_it_may_be_repeated()
 #[test]
 fn what_comes_home_leaves_behind_what_may_have_been_done() {
     let mut calls = calls(&[(1, 'M'), (2, 'k')]);
-    sent(&mut calls, A);
-    calls.push(3, 'k', 0);
+    sent(&mut calls, A, 3);
+    calls.push(4, 'k', 0);
     calls.moved(B, 0, |item| *item == 'M');
     assert_eq!(calls.take_home(), ['M', 'k']);
     assert_eq!(calls.answered(2).unwrap().item, 'k', "its late answer is taken");
@@ -72,38 +77,48 @@ fn calls_lapse_with_their_deadline() {
 }
 
 #[test]
-fn an_unanswered_call_is_sent_again() {
+fn an_unanswered_call_is_sent_again_as_it_was() {
     let mut calls = calls(&[(1, 'a'), (2, 'b')]);
-    sent(&mut calls, A);
+    sent(&mut calls, A, 3);
+    calls.answered(1).unwrap();
     assert!(calls.resend(RESEND_MS - 1).is_none());
     let (owner, call) = calls.resend(RESEND_MS).unwrap();
-    assert_eq!((owner, call.id, call.after), (A, 1, 0));
+    assert_eq!((owner, call.ticket), (A, ticket(2, 3, 1, 1)));
     assert!(calls.resend(RESEND_MS).is_none(), "not all the time");
 }
 
 #[test]
 fn a_line_takes_each_call_once_and_behind_the_one_before_it() {
     let mut line: Line<char> = Line::default();
-    assert_eq!(line.arrive(3, 0, 0, 0), Arrival::New);
-    assert_eq!(line.arrive(3, 0, 0, 0), Arrival::Known);
-    assert_eq!(line.arrive(6, 5, 0, 0), Arrival::Gap(4, NotTaken::Missing));
-    assert_eq!(line.arrive(5, 3, 0, 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::Known);
+    assert_eq!(line.arrive(ticket(5, 9, 3, 0), 0), Arrival::New);
     line.answer(3, 'x');
-    assert_eq!(line.arrive(3, 0, 0, 0), Arrival::Answered('x'), "the answer was lost");
-    assert_eq!(line.arrive(6, 5, 3, 0), Arrival::New);
-    assert_eq!(line.arrive(3, 0, 0, 0), Arrival::Known, "settled: kept no longer");
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::Answered('x'), "the answer was lost");
+    assert_eq!(line.arrive(ticket(6, 9, 5, 3), 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::Known, "settled: kept no longer");
 }
 
 #[test]
-fn what_was_given_back_may_come_again_until_it_is_settled() {
+fn a_line_with_a_gap_is_over_and_another_one_goes_on() {
     let mut line: Line<char> = Line::default();
-    assert_eq!(line.arrive(3, 0, 2, 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(6, 9, 5, 0), 0), Arrival::Refused(4));
+    assert_eq!(line.arrive(ticket(5, 9, 3, 0), 0), Arrival::Refused(4), "late: the sender may have sent it elsewhere");
+    assert_eq!(line.arrive(ticket(6, 10, 5, 0), 0), Arrival::Refused(4), "the first of the new line is missing");
+    assert_eq!(line.arrive(ticket(5, 11, 0, 0), 0), Arrival::New);
+    assert_eq!(line.arrive(ticket(6, 9, 5, 0), 0), Arrival::Known, "of a line that is over");
+    assert_eq!(line.arrive(ticket(6, 11, 5, 0), 0), Arrival::New);
+}
+
+#[test]
+fn what_was_given_back_comes_again_in_another_line_only() {
+    let mut line: Line<char> = Line::default();
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::New);
     line.give_back(3);
-    assert_eq!(line.arrive(4, 3, 2, 0), Arrival::Gap(3, NotTaken::Missing));
-    assert_eq!(line.arrive(3, 0, 2, 0), Arrival::New);
-    line.give_back(3);
-    assert_eq!(line.arrive(5, 0, 4, 0), Arrival::New, "3 was done elsewhere");
-    assert_eq!(line.arrive(3, 0, 2, 0), Arrival::Known, "a late double");
+    assert_eq!(line.arrive(ticket(4, 9, 3, 0), 0), Arrival::Refused(3));
+    assert_eq!(line.arrive(ticket(3, 9, 0, 0), 0), Arrival::Refused(3), "a late double");
+    assert_eq!(line.arrive(ticket(3, 10, 0, 0), 0), Arrival::New);
 }
 
 /// What happens next on the way between a sender and two nodes that may own the session.
@@ -133,8 +148,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[derive(Clone, Copy, Debug)]
 enum Message {
-    Call { to: usize, id: CallId, after: CallId, settled: CallId },
-    NotTaken { by: usize, from: CallId },
+    Call { to: usize, ticket: Ticket },
+    NotTaken { by: usize, line: CallId, from: CallId },
     Answer(CallId),
 }
 
@@ -160,33 +175,16 @@ struct World {
 impl World {
     fn send(&mut self) {
         let to = self.route;
-        let sending = self.calls.send_to(NODES[to], self.now);
-        self.bus.extend(sending.iter().map(|call| {
-            let ToSend { id, after, settled, .. } = *call;
-            Message::Call { to, id, after, settled }
-        }));
+        self.next += 1;
+        let sending = self.calls.send_to(NODES[to], self.now, self.next);
+        self.bus.extend(sending.iter().map(|call| Message::Call { to, ticket: call.ticket }));
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Call { to, id, after, settled } => match self.lines[to].arrive(id, after, settled, self.now) {
-                Arrival::New if to == self.owner => {
-                    // A repeated message is known by its sender's id, and done once.
-                    if !self.done.contains(&id) || !self.repeatable.contains(&id) {
-                        self.done.push(id);
-                    }
-                    self.hands[to].push(id);
-                }
-                Arrival::New => {
-                    self.lines[to].give_back(id);
-                    self.bus.push(Message::NotTaken { by: to, from: id });
-                }
-                Arrival::Answered(()) => self.bus.push(Message::Answer(id)),
-                Arrival::Known => {}
-                Arrival::Gap(from, _) => self.bus.push(Message::NotTaken { by: to, from }),
-            },
-            Message::NotTaken { by, from } => {
-                if self.calls.not_taken(NODES[by], from) && by == self.route {
+            Message::Call { to, ticket } => self.arrive(to, ticket),
+            Message::NotTaken { by, line, from } => {
+                if self.calls.not_taken(NODES[by], line, from) && by == self.route {
                     self.look();
                 }
             }
@@ -195,6 +193,26 @@ impl World {
                     assert!(self.answered.insert(id), "{id} was answered twice");
                 }
             }
+        }
+    }
+
+    fn arrive(&mut self, to: usize, ticket: Ticket) {
+        let Ticket { id, line, .. } = ticket;
+        match self.lines[to].arrive(ticket, self.now) {
+            Arrival::New if to == self.owner => {
+                // A repeated message is known by its sender's id, and done once.
+                if !self.done.contains(&id) || !self.repeatable.contains(&id) {
+                    self.done.push(id);
+                }
+                self.hands[to].push(id);
+            }
+            Arrival::New => {
+                self.lines[to].give_back(id);
+                self.bus.push(Message::NotTaken { by: to, line, from: id });
+            }
+            Arrival::Answered(()) => self.bus.push(Message::Answer(id)),
+            Arrival::Known => {}
+            Arrival::Refused(from) => self.bus.push(Message::NotTaken { by: to, line, from }),
         }
     }
 
@@ -229,13 +247,20 @@ impl World {
                     self.bus.extend(hands.iter().map(|id| Message::Answer(*id)));
                     hands.iter().for_each(|id| self.lines[self.owner].answer(*id, ()));
                 }
-                self.owner = 1 - self.owner;
+                // No message outlives two moves.
+                let next = 1 - self.owner;
+                let to_next = |message: &Message| matches!(message, Message::Call { to, .. } if *to == next);
+                let (early, rest) = std::mem::take(&mut self.bus).into_iter().partition(to_next);
+                self.bus = rest;
+                let early: Vec<Message> = early;
+                early.into_iter().for_each(|message| self.take(message));
+                self.owner = next;
             }
             Step::Time => {
                 self.now += RESEND_MS;
                 if let Some((owner, call)) = self.calls.resend(self.now) {
                     let to = usize::from(owner == B);
-                    self.bus.push(Message::Call { to, id: call.id, after: call.after, settled: call.settled });
+                    self.bus.push(Message::Call { to, ticket: call.ticket });
                 }
                 if self.calls.unanswered_for(self.now).is_some_and(|wait| wait >= DOUBT_MS) {
                     self.look();

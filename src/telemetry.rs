@@ -6,6 +6,8 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder,
 };
@@ -216,6 +218,9 @@ impl Metrics {
     /// A node's metrics, all at zero.
     pub fn new() -> Arc<Self> {
         let metrics = Self::register(Registry::new()).expect("names and labels are literals, tried by a test");
+        // The process's processor time, memory and open files, under the names that they have everywhere.
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(ProcessCollector::for_self())).expect("these names are no others' here");
         Arc::new(metrics)
     }
 

@@ -2,7 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::store::conformance::{NODE, OTHER, Session, user};
+use rusqlite::types::Value;
+
+use super::super::committer::Desk;
+use crate::store::conformance::{NODE, OTHER, Session, report, user};
 use crate::store::{Claim, SqliteOptions, SqliteStore, Store, StoreError};
 
 async fn open(dir: &std::path::Path) -> Result<SqliteStore, StoreError> {
@@ -57,15 +60,15 @@ async fn a_database_of_a_newer_version_is_refused() {
 async fn a_restart_keeps_what_is_stored_and_frees_what_was_owned() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
-    store.renew_lease(NODE, 60_000).await.unwrap();
+    store.renew_lease(NODE, 60_000, &report()).await.unwrap();
     let session = Session::new(1, user(1)).made(&store).await;
-    assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), Claim::OwnedBy(NODE));
+    assert_eq!(store.claim(session.id(), OTHER, true).await.unwrap(), Claim::OwnedBy(NODE));
     let log = store.sessions_of(user(1)).await.unwrap().remove(0).overview.log;
     store.close().await;
     drop(store);
     let store = open(dir.path()).await.unwrap();
     assert_eq!(store.sessions_of(user(1)).await.unwrap().remove(0).overview.log, log, "the same history");
-    assert!(matches!(store.claim(session.id(), OTHER).await.unwrap(), Claim::Mine(_)), "no lease to wait for");
+    assert!(matches!(store.claim(session.id(), OTHER, true).await.unwrap(), Claim::Mine(_)), "no lease to wait for");
 }
 
 #[tokio::test]
@@ -84,4 +87,21 @@ async fn a_restored_backup_is_another_history() {
     assert_ne!(restored, log);
     store.begin_new_history().await.unwrap();
     assert_ne!(store.sessions_of(user(1)).await.unwrap().remove(0).overview.log, restored);
+}
+
+#[tokio::test]
+async fn the_connection_that_commits_is_set_to_be_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let set = |pragma: &'static str| {
+        let look = move |desk: &mut Desk| {
+            let connection = desk.connection().unwrap();
+            connection.pragma_query_value(None, pragma, |row| row.get::<_, Value>(0)).unwrap()
+        };
+        store.writer.commit(false, look)
+    };
+    assert_eq!(set("journal_mode").await.unwrap(), Value::Text("wal".to_owned()));
+    assert_eq!(set("synchronous").await.unwrap(), Value::Integer(2), "FULL");
+    assert_eq!(set("secure_delete").await.unwrap(), Value::Integer(1));
+    assert_eq!(set("foreign_keys").await.unwrap(), Value::Integer(0));
 }

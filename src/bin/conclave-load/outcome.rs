@@ -6,8 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::arguments::Common;
-use crate::plan::Plan;
-use crate::report::model::{FORMAT, Report, Tester};
+use crate::report::model::{FORMAT, Report, Setting, Tester};
 use crate::report::verdict::Verdict;
 use crate::report::{file, html, table};
 use crate::run::Outcome;
@@ -24,8 +23,14 @@ pub(crate) fn check_places(common: &Common) -> Result<()> {
 }
 
 /// Tells what was found; gives the exit status.
-pub(crate) fn tell(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Result<ExitCode> {
-    let report = report(outcome, plan, common, started_at);
+pub(crate) fn tell(
+    outcome: Outcome,
+    scenario: &str,
+    settings: Vec<Setting>,
+    common: &Common,
+    started_at: Timestamp,
+) -> Result<ExitCode> {
+    let report = report(outcome, scenario, settings, common, started_at);
     print!("{}", table::table(&report));
     if let Some(path) = &common.json {
         file::write_json(path, &report)?;
@@ -40,11 +45,14 @@ pub(crate) fn tell(outcome: Outcome, plan: &Plan, common: &Common, started_at: T
     })
 }
 
-fn report(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Report {
-    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, mut notes, .. } = outcome;
-    if outcome.nodes > 1 {
-        notes.push(format!("connections were on {} nodes", outcome.nodes));
-    }
+fn report(
+    outcome: Outcome,
+    scenario: &str,
+    options: Vec<Setting>,
+    common: &Common,
+    started_at: Timestamp,
+) -> Report {
+    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, notes, .. } = outcome;
     let failures = outcome.failures.iter().map(|(why, times)| match times {
         1 => format!("{}.", capital(why)),
         times => format!("{}: {times} times.", capital(why)),
@@ -53,10 +61,10 @@ fn report(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp)
     let cpu = sampling.server_cpu();
     Report {
         format: FORMAT,
-        scenario: plan.scenario.to_owned(),
+        scenario: scenario.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at,
-        options: plan.settings.clone(),
+        options,
         urls: common.urls.clone(),
         machine: machine::describe(),
         seconds,

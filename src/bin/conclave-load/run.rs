@@ -13,7 +13,6 @@ use crate::report::model::Counts;
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys, User};
-use crate::verify::Faults;
 use crate::{audit, machine, setup, stop};
 
 /// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
@@ -28,7 +27,6 @@ pub(crate) struct Outcome {
     pub(crate) sampling: Sampling,
     pub(crate) seconds: f64,
     pub(crate) longest_wait_us: Option<u64>,
-    pub(crate) nodes: usize,
     /// What went wrong beside the counts, and how often.
     pub(crate) failures: Vec<(String, u64)>,
     pub(crate) notes: Vec<String>,
@@ -155,16 +153,7 @@ impl Run<'_> {
     fn moment(&mut self) -> Moment {
         let state = &mut self.engine.state;
         let second = state.measures.next_second();
-        let refused: u64 = state.tally.refused.values().sum();
-        let Faults { lost, missing, duplicated, disordered, undecryptable, misattributed } = state.ledger.faults();
-        let faults = lost + missing + duplicated + disordered + undecryptable + misattributed;
-        Moment {
-            acknowledged_per_s: second.acknowledged as f64,
-            delivered_per_s: second.delivered as f64,
-            p50_us: second.delivery_p50_us.or(second.ack_p50_us),
-            p99_us: second.delivery_p99_us.or(second.ack_p99_us),
-            errors: refused + state.tally.reconnects + faults,
-        }
+        Moment::of(&second, state.ledger.faults().total() + state.tally.errors())
     }
 
     /// Ends the connections that are to be ended by now.
@@ -282,30 +271,16 @@ impl Run<'_> {
         let now = state.clock.now();
         let longest_wait_us = state.ledger.longest_wait(now).map(|(waited, _)| waited);
         let faults = state.ledger.faults();
-        let tally = &state.tally;
-        let counts = Counts {
-            sent: tally.sent,
-            acknowledged: tally.acknowledged,
-            refused: tally.refused.clone(),
-            in_doubt: state.open(),
-            delivered: tally.delivered,
-            expected_deliveries: expected,
-            lost: faults.lost,
-            missing: faults.missing,
-            duplicated: faults.duplicated,
-            disordered: faults.disordered,
-            undecryptable: faults.undecryptable,
-            misattributed: faults.misattributed,
-            reconnects: tally.reconnects,
-            reconnects_expected: self.common.expect_restarts,
-        };
+        let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
         if counts.in_doubt > 0 && !stop::asked() {
             state.fail("messages had no answer when the run ended");
         }
-        let failures: Vec<(String, u64)> = std::mem::take(&mut state.failures).into_iter().collect();
+        let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
         let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
-        let nodes = state.nodes().len();
         let measures = std::mem::replace(&mut state.measures, Measures::new());
+        if state.nodes().len() > 1 {
+            self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
+        }
         // What failed stays, to be looked at.
         if whole && !stop::asked()
             && let Err(error) = setup::delete_sessions(&mut self.engine, self.plan)
@@ -314,6 +289,6 @@ impl Run<'_> {
         }
         let Self { sampling, notes, .. } = self;
         let interrupted = stop::asked();
-        Outcome { counts, measures, sampling, seconds, longest_wait_us, nodes, failures, notes, interrupted }
+        Outcome { counts, measures, sampling, seconds, longest_wait_us, failures, notes, interrupted }
     }
 }

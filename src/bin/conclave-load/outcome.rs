@@ -6,16 +6,16 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::arguments::Common;
+use crate::measures::Measures;
 use crate::report::model::{FORMAT, Report, Setting, Tester};
 use crate::report::verdict::Verdict;
 use crate::report::{file, html, table};
 use crate::run::Outcome;
-use crate::sampling::Sampling;
 use crate::{machine, stop};
 
 /// Beyond this share of its core, and later than this, the program itself is what was measured.
 const BUSY: f64 = 0.9;
-const LATE_US: u64 = 5_000;
+const LATE_US: u64 = 1_000;
 
 /// Makes sure that reports can be written, before anything is measured.
 pub(crate) fn check_places(common: &Common) -> Result<()> {
@@ -52,13 +52,14 @@ fn report(
     common: &Common,
     started_at: Timestamp,
 ) -> Report {
-    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, notes, .. } = outcome;
+    let Outcome { counts, measures, servers, share_of_a_core, seconds, longest_wait_us, interrupted, notes, .. } =
+        outcome;
     let failures = outcome.failures.iter().map(|(why, times)| match times {
         1 => format!("{}.", capital(why)),
         times => format!("{}: {times} times.", capital(why)),
     });
     let delivered: u64 = measures.timeline().iter().map(|second| second.delivered).sum();
-    let cpu = sampling.server_cpu();
+    let cpu: f64 = servers.iter().map(|server| server.cpu_s).sum();
     Report {
         format: FORMAT,
         scenario: scenario.to_owned(),
@@ -71,9 +72,9 @@ fn report(
         counts,
         latencies: measures.latencies(),
         timeline: measures.timeline().to_vec(),
-        servers: sampling.servers(),
+        servers,
         deliveries_per_cpu_s: (cpu > 0.0).then(|| delivered as f64 / cpu),
-        tester: tester(&sampling, common, measures.lag_p99()),
+        tester: tester(share_of_a_core, common, &measures),
         longest_without_service_ms: longest_wait_us.map(|waited| waited as f64 / 1e3),
         interrupted,
         failures: failures.collect(),
@@ -81,13 +82,16 @@ fn report(
     }
 }
 
-fn tester(sampling: &Sampling, common: &Common, lag: u64) -> Tester {
-    let share = sampling.share_of_a_core();
+fn tester(share: f64, common: &Common, measures: &Measures) -> Tester {
     let open_loop = common.in_flight.is_none();
+    let lag = measures.lag_p99();
     let why = if share > BUSY {
-        Some(format!("it used {:.0} % of the one core that its thread can have", share * 100.0))
-    } else if open_loop && lag > LATE_US {
-        Some(format!("one message in a hundred left more than {:.1} ms after it was due", lag as f64 / 1e3))
+        Some(format!("it used {:.0} % of a core, and its engine has one thread", share * 100.0))
+    } else if open_loop && lag > LATE_US && 2 * lag > measures.ack_p99() {
+        Some(format!(
+            "one message in a hundred left more than {:.1} ms after it was due, which is most of its latency",
+            lag as f64 / 1e3
+        ))
     } else {
         None
     };

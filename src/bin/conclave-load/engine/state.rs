@@ -231,6 +231,11 @@ impl State {
         self.connections.iter().filter(|connection| connection.phase == phase).count()
     }
 
+    /// Whether nobody is there, and nobody will come back.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.connections.iter().all(|connection| connection.phase == Phase::GivenUp)
+    }
+
     /// The sessions that the server named when this connection was authenticated.
     pub(crate) fn take_named_sessions(&mut self, who: usize) -> Vec<(String, String)> {
         std::mem::take(&mut self.connections[who].named_sessions)

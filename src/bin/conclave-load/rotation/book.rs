@@ -50,7 +50,8 @@ pub(super) struct Book {
     old: HashSet<SessionId>,
     /// When the rotation to an epoch was asked for.
     rotations: HashMap<(SessionId, u64), u64>,
-    pub(super) rotated: u64,
+    /// Epochs that became current.
+    epochs: HashSet<(SessionId, u64)>,
     pub(super) changes: u64,
     pub(super) expect_restarts: bool,
     /// Connections that end from now on are told.
@@ -70,7 +71,7 @@ impl Book {
             speakers: Vec::new(),
             old: HashSet::new(),
             rotations: HashMap::new(),
-            rotated: 0,
+            epochs: HashSet::new(),
             changes: 0,
             expect_restarts,
             serving: false,
@@ -94,6 +95,11 @@ impl Book {
     /// The number of a session; new ones get one.
     pub(super) fn session(&mut self, session_id: SessionId) -> u32 {
         *self.sessions.entry(session_id).or_insert_with(|| self.ledger.add_session(0))
+    }
+
+    /// How often room keys were replaced.
+    pub(super) fn rotated(&self) -> usize {
+        self.epochs.len()
     }
 
     /// A rotation was asked for.
@@ -173,6 +179,9 @@ impl Book {
             }
             Happening::RoomKeyRotated(rotated) => {
                 let now = self.clock.now();
+                if self.epochs.len() < MOST_ROTATIONS {
+                    self.epochs.insert((session_id, rotated.key_epoch.0));
+                }
                 if let Some(asked) = self.rotations.get(&(session_id, rotated.key_epoch.0)) {
                     self.measures.rotated(now - asked);
                 }

@@ -109,7 +109,7 @@ async fn go(options: &Rotation) -> Result<Outcome> {
     changing.stop(common.patience).await;
     sampling.look()?;
     let ends = histories(&people, &shared, &rooms, common.patience).await;
-    let outcome = conclude(&shared, &rooms, &ends, sampling, seconds, common.expect_restarts);
+    let outcome = conclude(&shared, &rooms, &ends, &sampling, seconds, common.expect_restarts);
     people.close(&shared, &rooms, outcome.failures.is_empty()).await;
     Ok(outcome)
 }
@@ -223,7 +223,7 @@ fn conclude(
     shared: &Shared,
     rooms: &[Room],
     ends: &[Option<Past>],
-    sampling: Sampling,
+    sampling: &Sampling,
     seconds: f64,
     expect_restarts: bool,
 ) -> Outcome {
@@ -244,7 +244,7 @@ fn conclude(
     let notes = vec![format!(
         "{} sessions; room keys were replaced {} times, and {} memberships ended and began again",
         rooms.len(),
-        book.rotated,
+        book.rotated(),
         book.changes
     )];
     book.measures.add_up();
@@ -252,7 +252,8 @@ fn conclude(
     Outcome {
         counts,
         measures: std::mem::replace(&mut book.measures, crate::measures::Measures::new()),
-        sampling,
+        servers: sampling.servers(),
+        share_of_a_core: sampling.share_of_a_core(),
         seconds,
         longest_wait_us,
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),

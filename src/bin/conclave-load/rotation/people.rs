@@ -224,11 +224,7 @@ impl Change {
         while self.wait(every).await {
             let asked = self.shared.book().clock.now();
             match owner.rotate(self.room.id).await {
-                Ok(epoch) => {
-                    let mut book = self.shared.book();
-                    book.rotation_asked(self.room.id, epoch.0, asked);
-                    book.rotated += 1;
-                }
+                Ok(epoch) => self.shared.book().rotation_asked(self.room.id, epoch.0, asked),
                 Err(error) if error.retryable() => {}
                 Err(error) => self.fail(&format!("the room key could not be replaced: {error}")),
             }

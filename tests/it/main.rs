@@ -23,6 +23,7 @@ mod limits;
 mod load_reports;
 mod moderation;
 mod observability;
+mod operators;
 mod order;
 mod programs;
 mod refusals;

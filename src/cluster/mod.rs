@@ -4,12 +4,15 @@ mod bus;
 #[cfg(test)]
 mod conformance;
 mod envelope;
+mod call;
 mod lease;
+pub mod placement;
 mod publication;
 mod redis;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use envelope::{ClusterSecret, Wire};
+pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};

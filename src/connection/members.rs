@@ -107,7 +107,7 @@ async fn enter(
         }
     } else {
         let throttle =
-            node.subscriptions.people().arrive(user_id, link.key, node.limits.connections_per_user).map_err(|_| {
+            node.subscriptions.people().arrive(user_id, link.key, token, node.limits.connections_per_user).map_err(|_| {
                 node.metrics.limited(Limit::ConnectionsPerUser);
                 Refusal::rate_limited("too many connections of this user", 1000)
             })?;

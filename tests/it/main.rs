@@ -13,6 +13,7 @@ mod closing;
 mod durability;
 mod encryption;
 mod frames;
+mod full_disk;
 mod history;
 mod inbox;
 mod information;

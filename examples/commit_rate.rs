@@ -14,7 +14,8 @@ use conclave::protocol::{
 };
 use conclave::session::state::{Change, E2ee, Head, Member, MemberKeys};
 use conclave::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, SessionCommit, SqliteOptions, SqliteStore, Store, Write,
+    BatchReport, GroupCommit, GroupCommitOptions, NodeReport, SessionCommit, SqliteOptions, SqliteStore, Store,
+    WireVersions, Write,
 };
 use uuid::Uuid;
 
@@ -45,7 +46,9 @@ async fn main() -> anyhow::Result<()> {
         seen.busy_us.fetch_add(report.took.as_micros() as u64, Ordering::Relaxed);
     };
     let node = NodeId::from_bytes([0xbe; 16]);
-    store.renew_lease(node, 3_600_000).await?;
+    let wire = WireVersions { oldest: 1, newest: 1 };
+    let report = NodeReport { program: "commit_rate".to_owned(), wire, connections: 0, sessions: 0, bus_ok: true };
+    store.renew_lease(node, 3_600_000, &report).await?;
     let commits = GroupCommit::start(Arc::clone(&store), node, GroupCommitOptions::default(), Some(Arc::new(observer)));
 
     let started = Instant::now();

@@ -30,7 +30,7 @@ use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
 use crate::cluster::{Bus, Lease, LocalBus};
-use crate::config::Config;
+use crate::config::{Config, MAX_WORKERS};
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
@@ -337,7 +337,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> 
 }
 
 fn workers(setting: usize) -> usize {
-    if setting > 0 { setting } else { cores() }
+    if setting > 0 { setting } else { cores().min(MAX_WORKERS) }
 }
 
 fn cores() -> usize {

@@ -30,30 +30,46 @@ impl fmt::Display for Channel {
     }
 }
 
+/// The longest message, in bytes. What is longer is not sent: whoever misses it reads the store.
+pub const MAX_MESSAGE: usize = 32 << 20;
+
 /// The bus is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bus is unavailable: {0}")]
 pub struct BusError(pub String);
 
+impl BusError {
+    /// A message is longer than [`MAX_MESSAGE`].
+    pub fn too_large(bytes: usize) -> Self {
+        Self(format!("a message of {bytes} bytes is longer than the bus takes"))
+    }
+}
+
 /// Takes what comes from other nodes.
 pub trait Incoming: Send + Sync {
     /// A message on a channel that this node listens to. Must not block.
     fn message(&self, channel: Channel, payload: Bytes);
+
+    /// Something on this channel may be lost: the bus was away, here or at a sender, or too much came at once. The
+    /// channel is listened to again, so what is read from the store from now on and what comes next leave no gap. Must
+    /// not block, and must not be lost: whoever listens has a note to keep for each channel, not a queue.
+    fn missed(&self, channel: Channel);
 }
 
 /// Fan-out between nodes. A node does not hear itself: it hands its own messages to itself directly.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Sends to all other nodes that listen; lossy.
+    /// Sends to all other nodes that listen; lossy. What one node sends on one channel comes in its order. Does not wait
+    /// for the bus: `Ok` says that it is on its way.
     ///
     /// # Errors
-    /// If the bus is not there.
+    /// If the bus is not there, or more waits for it than may. Who listens is told that it missed something.
     async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError>;
 
-    /// Listens; confirmed when this returns.
+    /// Listens; confirmed when this returns: what is published from now on comes, or [`Incoming::missed`] does.
     ///
     /// # Errors
-    /// If the bus is not there.
+    /// If the bus is not there. It goes on trying until [`Bus::unsubscribe`]: [`Incoming::missed`] says when it listens.
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError>;
 
     /// Listens no longer.
@@ -97,13 +113,19 @@ impl LocalBus {
 #[async_trait]
 impl Bus for LocalBus {
     async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
+        let is_too_large = payload.len() > MAX_MESSAGE;
         let nodes = self.nodes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (index, peer) in nodes.iter().enumerate() {
-            if index != self.me && peer.channels.contains(&channel) {
+            if index == self.me || !peer.channels.contains(&channel) {
+                continue;
+            }
+            if is_too_large {
+                peer.incoming.missed(channel);
+            } else {
                 peer.incoming.message(channel, payload.clone());
             }
         }
-        Ok(())
+        if is_too_large { Err(BusError::too_large(payload.len())) } else { Ok(()) }
     }
 
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::protocol::{NodeId, Timestamp};
-use crate::store::{Store, StoreResult};
+use crate::store::{NodeReport, Store, StoreResult, WireVersions};
 use crate::telemetry::Metrics;
 
 /// Takes the store's time, as it is now.
@@ -98,7 +98,7 @@ impl Lease {
         }
         let asked = Instant::now();
         let lease_ms = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
-        let row = match self.store.renew_lease(self.node_id, lease_ms).await {
+        let row = match self.store.renew_lease(self.node_id, lease_ms, &self.report()).await {
             Ok(row) => row,
             Err(error) => {
                 self.metrics.lease_failures.inc();
@@ -111,6 +111,18 @@ impl Lease {
         (self.on_time)(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
         self.metrics.lease_renewals.inc();
         Ok(())
+    }
+
+    fn report(&self) -> NodeReport {
+        let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        NodeReport {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            // There are no envelopes between nodes yet, and the bus in process is always there.
+            wire: WireVersions { oldest: 1, newest: 1 },
+            connections: count(&self.metrics.connections),
+            sessions: count(&self.metrics.sessions),
+            bus_ok: true,
+        }
     }
 
     fn millis(&self, at: Instant) -> u64 {

@@ -25,7 +25,7 @@ use crate::protocol::{CloseCode, ErrorCode, Refusal, SUB_PROTOCOL, decode_reques
 use super::body::Body;
 use super::frame_guard::FrameGuard;
 use super::hub::Hub;
-use super::link::{Link, LinkParts};
+use super::link::{Link, LinkParts, Stage, unauthenticated};
 use super::outbox::pong_frame;
 use super::socket::Socket;
 use super::{Connections, dispatch, members};
@@ -45,12 +45,18 @@ pub async fn upgrade(
     connections: &Arc<Connections>,
     address: IpAddr,
 ) -> Result<HttpResponse, Refusal> {
-    let mut response = match ws::handshake_with_protocols(request, &[SUB_PROTOCOL]) {
+    let mut response = match ws::handshake(request) {
         Ok(response) => response,
         Err(error) => return Ok(error.error_response()),
     };
-    if !offers_ours(request) {
-        return Err(Refusal::invalid("sec-websocket-protocol", &format!("expected {SUB_PROTOCOL}, or none")));
+    match offer(request) {
+        Offer::Nothing => {}
+        Offer::Ours => {
+            response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, SUB_PROTOCOL));
+        }
+        Offer::Others => {
+            return Err(Refusal::invalid("sec-websocket-protocol", &format!("expected {SUB_PROTOCOL}, or none")));
+        }
     }
     let slot = connections.come_from(address)?;
     let bearer = match bearer(request)? {
@@ -88,14 +94,30 @@ pub async fn upgrade(
         .map_err(|_| Refusal::new(ErrorCode::Internal, "the request failed in the server"))
 }
 
-/// Whether version 1 is among the sub-protocols offered, or none is.
-fn offers_ours(request: &HttpRequest) -> bool {
-    let mut offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).peekable();
-    offered.peek().is_none()
-        || offered
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|protocol| protocol.trim() == SUB_PROTOCOL)
+/// What a client offers to speak.
+enum Offer {
+    /// Nothing: version 1 is meant.
+    Nothing,
+    /// Version 1, among others perhaps.
+    Ours,
+    /// Only others.
+    Others,
+}
+
+/// The sub-protocols offered, in one header or in several (RFC 6455, section 11.3.4).
+fn offer(request: &HttpRequest) -> Offer {
+    let mut offer = Offer::Nothing;
+    for value in request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        // What is no text names a sub-protocol that is not ours.
+        for protocol in value.to_str().unwrap_or("?").split(',').map(str::trim) {
+            match protocol {
+                "" => {}
+                SUB_PROTOCOL => return Offer::Ours,
+                _ => offer = Offer::Others,
+            }
+        }
+    }
+    offer
 }
 
 /// The token of `Authorization: Bearer`.
@@ -189,7 +211,10 @@ impl ConnectionActor {
                 match unreadable.id {
                     Some(id) => {
                         self.unreadable = 0;
-                        self.link.answer(id, "error", &Err(unreadable.refusal));
+                        let greets = matches!(unreadable.request, Some("authenticate" | "ping"));
+                        let early = self.link.stage.get() == Stage::Unknown && !greets;
+                        let refusal = if early { unauthenticated() } else { unreadable.refusal };
+                        self.link.answer(id, "error", &Err(refusal));
                     }
                     None => {
                         self.unreadable += 1;

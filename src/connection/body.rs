@@ -89,18 +89,19 @@ impl<S, E> Body<S>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
-    /// The close frame is out. A connection that was cut off is held until its client hangs up or the hub ends it:
-    /// the server would wait for a stuck socket without an end.
+    /// The close frame is out. What the client still sends is read, so that its own close or its end is seen: after
+    /// that the server hangs up first, as RFC 6455 asks, and at once. A client that says nothing is waited for until
+    /// the hub's look; one that was cut off until the hub ends it: the server would wait for a stuck socket without an
+    /// end.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::convert::Infallible>>> {
-        if self.link.is_cut_off() {
-            // What the client still sends is read so that its end is seen.
-            while self.poll_actor(cx).is_some() {}
-            if self.actor.is_some() {
-                self.link.outbox().sleep(cx.waker());
-                return Poll::Pending;
-            }
+        self.link.said_goodbye();
+        while self.poll_actor(cx).is_some() {}
+        let waits = if self.link.is_cut_off() { self.actor.is_some() } else { self.link.awaits_close() };
+        if waits {
+            self.link.outbox().sleep(cx.waker());
+            return Poll::Pending;
         }
-        if self.link.peer_closed() {
+        if !self.link.is_cut_off() || self.link.peer_closed() {
             self.link.socket.stop_reading();
         }
         Poll::Ready(None)

@@ -111,6 +111,10 @@ pub(super) struct Link {
     violation: Cell<Option<CloseCode>>,
     peer_gone: Cell<bool>,
     peer_closed: Cell<bool>,
+    /// When the close frame left, where it has.
+    goodbye: Cell<Option<Instant>>,
+    /// Whether the client's own close is no longer waited for.
+    let_go: Cell<bool>,
     ending: Cell<Ending>,
     /// The code of the close frame, where there is one.
     ending_code: Cell<Option<u16>>,
@@ -158,6 +162,8 @@ impl Link {
             violation: Cell::new(None),
             peer_gone: Cell::new(false),
             peer_closed: Cell::new(false),
+            goodbye: Cell::new(None),
+            let_go: Cell::new(false),
             ending: Cell::new(Ending::Open),
             ending_code: Cell::new(None),
             _address: parts.address,
@@ -283,7 +289,9 @@ impl Link {
 
     /// Whether the next frame may be read; else the reader is woken when it may.
     pub(super) fn may_read(&self, cx: &Context<'_>) -> bool {
-        let may = self.stage.get() != Stage::Authenticating && self.in_flight.get() < self.in_flight_limit;
+        let busy = self.stage.get() == Stage::Authenticating || self.in_flight.get() >= self.in_flight_limit;
+        // After the end has begun nothing is answered, but the client's own close is to be seen.
+        let may = !busy || !self.is_open();
         if !may {
             *self.reader.borrow_mut() = Some(cx.waker().clone());
         }
@@ -346,6 +354,29 @@ impl Link {
             Ending::Open => None,
             Ending::Closing(since) | Ending::CutOff(since) => Some(since),
         }
+    }
+
+    /// The close frame has left.
+    pub(super) fn said_goodbye(&self) {
+        if self.goodbye.get().is_none() {
+            self.goodbye.set(Some(Instant::now()));
+        }
+    }
+
+    /// When the close frame left, where it has.
+    pub(super) fn goodbye(&self) -> Option<Instant> {
+        self.goodbye.get()
+    }
+
+    /// Whether the client's own close may still come.
+    pub(super) fn awaits_close(&self) -> bool {
+        !(self.peer_closed() || self.is_peer_gone() || self.let_go.get())
+    }
+
+    /// No longer waits for the client's own close.
+    pub(super) fn let_go(&self) {
+        self.let_go.set(true);
+        self.outbox.borrow_mut().wake();
     }
 
     /// Ends it with a close frame, behind what is queued.

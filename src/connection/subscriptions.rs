@@ -344,4 +344,8 @@ impl Incoming for Subscriptions {
             tracing::debug!("a message from the bus was dropped: the hubs are behind");
         }
     }
+
+    fn missed(&self, _channel: Channel) {
+        // The bus inside the process, the only one that there is yet, loses nothing.
+    }
 }

@@ -20,6 +20,8 @@ pub(super) const MAX_ID: u64 = (1 << 53) - 1;
 pub struct Unreadable {
     /// The request's id, where the frame has one that can be read; `None` counts towards closing with 4003.
     pub id: Option<RequestId>,
+    /// Which request it is, where it is one that the server knows.
+    pub request: Option<&'static str>,
     /// What to answer.
     pub refusal: Refusal,
 }
@@ -48,12 +50,13 @@ fn read_envelope(text: &str) -> Option<Envelope<'_>> {
 pub fn decode_request(text: &str) -> Result<(RequestId, Request), Unreadable> {
     let envelope = match read_envelope(text) {
         Some(envelope) if envelope.id <= MAX_ID => envelope,
-        Some(_) | None => return Err(Unreadable { id: None, refusal: explain::envelope(text) }),
+        Some(_) | None => return Err(Unreadable { id: None, request: None, refusal: explain::envelope(text) }),
     };
     // `null` counts as left out, and what is left out is empty.
     let body = envelope.body.map_or("{}", RawValue::get);
-    let refuse = |refusal| Unreadable { id: Some(envelope.id), refusal };
-    let Some(name) = Request::known_name(&envelope.r#type) else {
+    let request = Request::known_name(&envelope.r#type);
+    let refuse = |refusal| Unreadable { id: Some(envelope.id), request, refusal };
+    let Some(name) = request else {
         return Err(refuse(Refusal::new(ErrorCode::UnknownType, "type: the server knows no such request")));
     };
     // Derived structs would take a list of their fields' values for an object.

@@ -115,7 +115,7 @@ impl SessionActor {
 
     fn claim(&self, ctx: &mut Context<Self>) {
         let (shared, session_id) = (Arc::clone(&self.shared), self.session_id);
-        let claim = async move { shared.store.claim(session_id, shared.node_id).await };
+        let claim = async move { shared.store.claim(session_id, shared.node_id, true).await };
         ctx.wait(claim.into_actor(self).map(|claim, actor, ctx| actor.claimed(claim, ctx)));
     }
 

@@ -173,7 +173,7 @@ async fn bench() -> Bench {
 async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
-    store.renew_lease(NODE, 600_000).await.unwrap();
+    store.renew_lease(NODE, 600_000, &crate::store::conformance::report()).await.unwrap();
     let now = store.now().await.unwrap();
     for (user_id, name) in [(OWNER, "owner"), (ANN, "ann"), (BOB, "bob")] {
         let row = UserRow {
@@ -428,9 +428,9 @@ async fn an_idle_session_is_given_up_and_wakes_as_it_was() {
     // Given up, it can be claimed by another node at once; from then on nothing is committed here.
     bench.until_none_lives().await;
     let claimed = async {
-        bench.store.renew_lease(ANOTHER, 600_000).await.unwrap();
+        bench.store.renew_lease(ANOTHER, 600_000, &crate::store::conformance::report()).await.unwrap();
         loop {
-            if let Claim::Mine(_) = bench.store.claim(session_id, ANOTHER).await.unwrap() {
+            if let Claim::Mine(_) = bench.store.claim(session_id, ANOTHER, true).await.unwrap() {
                 return;
             }
             tokio::task::yield_now().await;

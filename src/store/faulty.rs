@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey, NodeRow,
-    Page, Retention, SessionCommit, Store, StoreError, StoreResult, TokenHash, TokenOwner, UserRow,
+    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey,
+    NodeReport, NodeRow, Page, Position, Retention, SessionCommit, SessionSummary, Store, StoreError, StoreResult,
+    TokenHash, TokenOwner, UserRow, UserSummary,
 };
 use crate::protocol::{
     ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
@@ -165,7 +166,10 @@ pass_on! {
     set_password(user_id: UserId, password_hash: &str, keep: TokenHash) -> ();
     set_public_key(user_id: UserId, key: &NewPublicKey) -> Vec<SessionId>;
     close_account(user_id: UserId, now: Timestamp) -> Vec<SessionId>;
-    claim(session_id: SessionId, node_id: NodeId) -> Claim;
+    disable_user(user_id: UserId, now: Timestamp) -> Vec<SessionId>;
+    enable_user(user_id: UserId) -> bool;
+    revoke_tokens(user_id: UserId) -> u64;
+    claim(session_id: SessionId, node_id: NodeId, from_others: bool) -> Claim;
     release(session_id: SessionId, node_id: NodeId, fence: u64) -> ();
     made_before(creator: UserId, id: &ClientId) -> Option<String>;
     tasks(session_id: SessionId) -> Vec<Task>;
@@ -174,17 +178,29 @@ pass_on! {
     sessions_of(user_id: UserId) -> Vec<Membership>;
     departures(user_id: UserId, sessions: &[SessionId]) -> Vec<(SessionId, GoneReason)>;
     position(session_id: SessionId) -> Option<(u64, u64)>;
+    positions(sessions: &[SessionId]) -> Vec<Position>;
+    memberships_of(
+        users: &[UserId],
+        after: Option<(UserId, SessionId)>,
+        limit: u64
+    ) -> Page<(UserId, SessionId)>;
     events(session_id: SessionId, range: EventRange, limit: u64, bytes: usize) -> Page<EventRow>;
     room_keys(session_id: SessionId, user_id: UserId, after_epoch: u64, limit: u64) -> Page<RoomKeyView>;
     members(session_id: SessionId, after: Option<UserId>, limit: u64, now: Timestamp) -> Page<MemberView>;
     session_info(session_id: SessionId, members: u64, now: Timestamp) -> Option<SessionInfo>;
     inbox(user_id: UserId, limit: u64, now: Timestamp) -> Vec<InboxRow>;
+    users_with_inbox(users: &[UserId], now: Timestamp) -> Vec<UserId>;
     inbox_keys(user_id: UserId, session_id: SessionId, up_to: u64) -> Vec<InboxRow>;
     ack_inbox(user_id: UserId, inbox_ids: &[InboxId]) -> ();
     ack(acks: &[AckRow]) -> ();
-    renew_lease(node_id: NodeId, lease_ms: i64) -> NodeRow;
+    renew_lease(node_id: NodeId, lease_ms: i64, report: &NodeReport) -> NodeRow;
+    nodes() -> Vec<NodeRow>;
+    ask_to_drain(node_id: NodeId) -> bool;
     end_lease(node_id: NodeId) -> ();
     lapse_inbox(now: Timestamp, limit: u64) -> Vec<(UserId, InboxId)>;
     prune(now: Timestamp, retention: &Retention) -> bool;
     key_coverage(now: Timestamp) -> KeyCoverage;
+    sessions_overview(after: Option<SessionId>, limit: u64) -> Page<SessionSummary>;
+    session_overview(session_id: SessionId) -> Option<SessionSummary>;
+    user_overview(name: &str) -> Option<UserSummary>;
 }

@@ -9,12 +9,14 @@
 pub(crate) mod conformance;
 pub mod faulty;
 mod group_commit;
+mod overview;
 mod row;
 mod sqlite;
 
 use async_trait::async_trait;
 
 pub use group_commit::{BatchObserver, BatchReport, CommitOutcome, GroupCommit, GroupCommitOptions};
+pub use overview::*;
 pub use row::*;
 pub use sqlite::{SqliteOptions, SqliteStore, StoreClock};
 
@@ -99,11 +101,22 @@ pub trait Store: Send + Sync + 'static {
     /// which it is a member, applicant or invitee gets a task, in one transaction; those sessions. Again: nothing.
     async fn close_account(&self, user_id: UserId, now: Timestamp) -> StoreResult<Vec<SessionId>>;
 
+    /// Disables a live account until [`Store::enable_user`]: its tokens go, it cannot log in, and each session of it
+    /// gets a task as if it were closed, in one transaction; those sessions. Again: nothing.
+    async fn disable_user(&self, user_id: UserId, now: Timestamp) -> StoreResult<Vec<SessionId>>;
+
+    /// Makes a disabled account live again, with its name, password and public key, without tokens and outside of the
+    /// sessions that it was in. Whether it was disabled.
+    async fn enable_user(&self, user_id: UserId) -> StoreResult<bool>;
+
+    /// Removes all tokens of a user; how many.
+    async fn revoke_tokens(&self, user_id: UserId) -> StoreResult<u64>;
+
     // Sessions: ownership and commits.
 
-    /// Takes a session for `node_id`: if it has no owner, is this node's already, or its owner's lease is over.
-    /// Raises the fence each time.
-    async fn claim(&self, session_id: SessionId, node_id: NodeId) -> StoreResult<Claim>;
+    /// Takes a session for `node_id`: if it has no owner, is this node's already, or (only where `from_others`) its
+    /// owner's lease is over. Raises the fence each time.
+    async fn claim(&self, session_id: SessionId, node_id: NodeId, from_others: bool) -> StoreResult<Claim>;
 
     /// Gives a session up, if it is still this node's with this fence.
     async fn release(&self, session_id: SessionId, node_id: NodeId, fence: u64) -> StoreResult<()>;
@@ -135,6 +148,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// A session's version and latest `seq`.
     async fn position(&self, session_id: SessionId) -> StoreResult<Option<(u64, u64)>>;
+
+    /// Where those of `sessions` stand that have not ended, in any order.
+    async fn positions(&self, sessions: &[SessionId]) -> StoreResult<Vec<Position>>;
+
+    /// Who of `users` is a member of what, by user and session, from behind `after` on.
+    async fn memberships_of(
+        &self,
+        users: &[UserId],
+        after: Option<(UserId, SessionId)>,
+        limit: u64,
+    ) -> StoreResult<Page<(UserId, SessionId)>>;
 
     /// Events, at most `limit` of them and about `bytes` (but at least one).
     async fn events(
@@ -177,6 +201,9 @@ pub trait Store: Send + Sync + 'static {
     /// The user's oldest inbox events that have not lapsed at `now`.
     async fn inbox(&self, user_id: UserId, limit: u64, now: Timestamp) -> StoreResult<Vec<InboxRow>>;
 
+    /// Those of `users` who have inbox events that have not lapsed at `now`, in any order.
+    async fn users_with_inbox(&self, users: &[UserId], now: Timestamp) -> StoreResult<Vec<UserId>>;
+
     /// The user's inbox events of one session that hold keys, up to a version of it.
     async fn inbox_keys(&self, user_id: UserId, session_id: SessionId, up_to: u64) -> StoreResult<Vec<InboxRow>>;
 
@@ -186,10 +213,16 @@ pub trait Store: Send + Sync + 'static {
     /// Writes acks; none moves back, and those of users who are no members are dropped.
     async fn ack(&self, acks: &[AckRow]) -> StoreResult<()>;
 
-    // The node and the house-keeping.
+    // The nodes and the house-keeping.
 
-    /// Adds or renews this node's row for `lease_ms` from now; the row.
-    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64) -> StoreResult<NodeRow>;
+    /// Adds or renews this node's row for `lease_ms` from now by the store's clock; the row.
+    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64, report: &NodeReport) -> StoreResult<NodeRow>;
+
+    /// The nodes whose lease is not over, by id.
+    async fn nodes(&self) -> StoreResult<Vec<NodeRow>>;
+
+    /// Asks a node to drain: its next renewal tells it. Whether there is such a live node.
+    async fn ask_to_drain(&self, node_id: NodeId) -> StoreResult<bool>;
 
     /// Removes this node's row and gives up all its sessions.
     async fn end_lease(&self, node_id: NodeId) -> StoreResult<()>;
@@ -202,15 +235,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Members of encrypted sessions without the current key; open rotations; the age of the oldest of them.
     async fn key_coverage(&self, now: Timestamp) -> StoreResult<KeyCoverage>;
-}
 
-/// Figures for operators: how far room keys have come, without any key being seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyCoverage {
-    /// Members of encrypted sessions without the current key.
-    pub without_key: u64,
-    /// Rotations under way.
-    pub rotations_open: u64,
-    /// Milliseconds since the oldest of them began.
-    pub oldest_ms: i64,
+    // What operators see.
+
+    /// The sessions that have not ended, by id.
+    async fn sessions_overview(&self, after: Option<SessionId>, limit: u64) -> StoreResult<Page<SessionSummary>>;
+
+    /// One session that has not ended.
+    async fn session_overview(&self, session_id: SessionId) -> StoreResult<Option<SessionSummary>>;
+
+    /// An account by its name, closed and disabled ones too.
+    async fn user_overview(&self, name: &str) -> StoreResult<Option<UserSummary>>;
 }

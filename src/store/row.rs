@@ -116,15 +116,6 @@ pub enum CommitError {
     Overloaded,
 }
 
-/// A node's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRow {
-    /// Made anew at each start.
-    pub node_id: NodeId,
-    /// Until when it counts as alive, by the store's clock.
-    pub expires_at: Timestamp,
-}
-
 /// The answer to a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {

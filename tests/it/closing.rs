@@ -1,7 +1,10 @@
 //! How connections end: each close code that one node can reach.
 
+use std::time::Duration;
+
 use serde_json::json;
 
+use crate::support::ws::{self, Ws};
 use crate::support::*;
 
 #[tokio::test]
@@ -31,15 +34,53 @@ async fn who_answers_no_ping_is_closed_with_4006_and_who_does_is_not() {
     alive.ok("ping", json!({})).await;
 }
 
+/// Many a client tells of a close only when the TCP connection has ended, and the server is to end it (RFC 6455, 7.1.1).
+#[tokio::test]
+async fn after_the_close_frames_the_node_hangs_up_first_and_does_not_wait() {
+    let node = Node::start(&[("connections.authenticate_within_s", "1")]).await;
+    for (what, answers) in [("answered", true), ("not answered", false)] {
+        let mut late = open(&node).await;
+        assert_eq!(close_code(&mut late).await, 4002);
+        if answers {
+            late.send(ws::CLOSE, &4002_u16.to_be_bytes()).await;
+        }
+        hangs_up(what, &mut late).await;
+    }
+    let mut binary = open(&node).await;
+    binary.send(ws::BINARY, b"x").await;
+    assert_eq!(close_code(&mut binary).await, 1003);
+    binary.send(ws::CLOSE, &1003_u16.to_be_bytes()).await;
+    hangs_up("after a violation", &mut binary).await;
+}
+
+async fn open(node: &Node) -> Ws {
+    Ws::open(node.address, &[]).await.unwrap_or_else(|answer| panic!("{}", answer.status))
+}
+
+async fn close_code(ws: &mut Ws) -> u16 {
+    let frame = within("a close frame", ws.next()).await.expect("a frame");
+    assert_eq!(frame.opcode, ws::CLOSE);
+    frame.close_code()
+}
+
+async fn hangs_up(what: &str, ws: &mut Ws) {
+    let end = tokio::time::timeout(Duration::from_secs(4), ws.next()).await;
+    assert!(
+        end.unwrap_or_else(|_| panic!("{what}: the connection stays")).is_none(),
+        "{what}: a frame after the close"
+    );
+}
+
 #[tokio::test]
 async fn sigterm_closes_with_1012_after_a_hint_and_ends_with_0() {
     let mut node = Node::start(&[]).await;
     let [mut a, mut b, mut c] = node.three().await;
     let sid = plain(&mut a, &mut [&mut b, &mut c]).await;
     mark(&sid, &mut a, &mut []).await;
+    let mut stranger = node.user("stranger").await.unauthenticated().await;
     node.terminate();
     let mut hints = Vec::new();
-    for client in [&mut a, &mut b, &mut c] {
+    for client in [&mut a, &mut b, &mut c, &mut stranger] {
         let hint = client.expect("GoingAway").await["reconnect_after_ms"].as_u64();
         hints.push(hint.expect("milliseconds"));
         assert_eq!(client.closed().await, 1012);

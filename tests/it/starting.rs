@@ -81,6 +81,12 @@ async fn anything_else_first_is_unauthenticated_and_the_connection_stays() {
     client.refused("resume", json!({}), "unauthenticated").await;
     client.refused("send_msg", text(NOBODY, "x"), "unauthenticated").await;
     client.refused("ack_inbox", json!({"inbox_ids": []}), "unauthenticated").await;
+    // Whatever it says, and whether there is such a request at all.
+    client.refused("new_session", json!({}), "unauthenticated").await;
+    client.refused("send_msg", json!({"session_id": 7}), "unauthenticated").await;
+    client.refused("no_such_request", json!({}), "unauthenticated").await;
+    // What may come first is judged by its arguments.
+    client.refused("authenticate", json!({"token": 7}), "invalid_argument").await;
     client.ok("authenticate", json!({"token": user.token})).await;
 }
 
@@ -137,6 +143,9 @@ async fn sub_protocols() {
     assert_eq!(chosen(offered("conclave.v1.json").await).as_deref(), Some("conclave.v1.json"));
     assert_eq!(chosen(offered("conclave.v2.cbor, conclave.v1.json").await).as_deref(), Some("conclave.v1.json"));
     assert_eq!(chosen(Ws::open(node.address, &[]).await), None);
+    assert_eq!(chosen(offered("").await), None, "an empty header offers nothing");
+    let twice = [("Sec-WebSocket-Protocol", "chat"), ("Sec-WebSocket-Protocol", "conclave.v1.json")];
+    assert_eq!(chosen(Ws::open(node.address, &twice).await).as_deref(), Some("conclave.v1.json"));
     for others in ["chat", "conclave.v2.cbor, chat"] {
         let Err(answer) = offered(others).await else { panic!("upgraded for {others}") };
         assert_eq!(answer.status, 400, "{}", answer.text);

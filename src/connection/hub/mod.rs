@@ -19,7 +19,7 @@ pub(super) use mailbox::{Batch, CloseAll, HubHandle};
 use crate::protocol::{CloseCode, Frame, SessionId, UserId, encode_going_away};
 
 use super::catch_up::Standing;
-use super::link::{Link, Queued, Stage};
+use super::link::{Link, Queued};
 use super::{ConnectionKey, Connections, dispatch, members, reader};
 use after::After;
 use audience::Audience;
@@ -279,9 +279,7 @@ impl Hub {
     fn close_all(&self, order: CloseAll) {
         for link in self.links() {
             let after_ms = if order.spread_ms == 0 { 0 } else { rand::random_range(0..=order.spread_ms) };
-            if link.stage.get() != Stage::Unknown {
-                link.send(&Frame::text(&encode_going_away(after_ms)));
-            }
+            link.send(&Frame::text(&encode_going_away(after_ms)));
             link.close(order.code);
         }
     }

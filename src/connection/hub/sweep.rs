@@ -15,7 +15,7 @@ use super::Hub;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a connection that was cut off has to take its close frame in.
+/// What a connection that was cut off has to take its close frame in, and any other to answer it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Starts looking, for as long as the hub lives.
@@ -42,6 +42,11 @@ fn look(hub: &Hub, link: &Rc<Link>, now: Instant) {
     let settings = &hub.node.settings;
     let stall = Duration::from_secs(settings.stall_s);
     if let Some(since) = link.ending_since() {
+        let unanswered = link.goodbye().is_some_and(|said| now.duration_since(said) >= LAST_WORD);
+        if unanswered && !link.is_cut_off() {
+            link.let_go();
+            return;
+        }
         let patience = if link.is_cut_off() { LAST_WORD } else { stall };
         if now.duration_since(since) >= patience {
             link.socket.end();

@@ -75,7 +75,7 @@ impl TestNode {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metrics = Metrics::new();
-        store.renew_lease(NODE, 3_600_000).await.unwrap();
+        store.renew_lease(NODE, 3_600_000, &crate::store::conformance::report()).await.unwrap();
         let commits = GroupCommit::start(Arc::clone(&store), NODE, GroupCommitOptions::default(), None);
         let subscriptions = Subscriptions::default();
         subscriptions.attach(Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone()))));

@@ -143,6 +143,69 @@ pub(crate) async fn a_row_written_for_a_closed_account_tells_the_session(Subject
     let mut told: Vec<_> = store.tasks(session.id()).await.unwrap().into_iter().map(|task| task.user_id).collect();
     told.sort();
     assert_eq!(told, [user(2), user(3)], "nobody for whom no row is left");
-    let Claim::Mine(claimed) = store.claim(session.id(), NODE).await.unwrap() else { panic!("not claimed") };
+    let Claim::Mine(claimed) = store.claim(session.id(), NODE, true).await.unwrap() else { panic!("not claimed") };
     assert_eq!(claimed.tasks, store.tasks(session.id()).await.unwrap());
+}
+
+pub(crate) async fn a_disabled_account_is_out_until_it_is_enabled(Subject { store, .. }: &Subject) {
+    store.create_user(&account(1)).await.unwrap();
+    let now = store.now().await.unwrap();
+    let owner = TokenOwner { user_id: user(1), expires_at: now.plus_secs(60) };
+    let [early, late] = [1, 2].map(|n| TokenHash([n; 32]));
+    store.add_token(early, &owner, 10).await.unwrap();
+    let member = Session::new(1, user(1)).made(&**store).await;
+    let mut invited = Session::new(2, user(2)).made(&**store).await;
+    invited.put(&**store, [Change::PutInvitation(invitation(user(1), user(2)))]).await;
+    Session::new(3, user(2)).made(&**store).await;
+    let mut told = store.disable_user(user(1), now).await.unwrap();
+    told.sort();
+    assert_eq!(told, [member.id(), invited.id()]);
+    assert_eq!(store.sessions_with_tasks(10).await.unwrap(), told);
+    let tasks = store.tasks(member.id()).await.unwrap();
+    assert_eq!((tasks.len(), &tasks[0].kind), (1, &TaskKind::Closed));
+    assert_eq!(store.disable_user(user(1), now).await.unwrap(), [], "again: nothing");
+
+    // A login that was under way.
+    store.add_token(late, &owner, 10).await.unwrap();
+    assert_eq!(store.token_owner(late, now).await.unwrap(), None);
+    assert_eq!(store.dead_tokens(&[early, late], now).await.unwrap(), [early, late]);
+    assert_eq!(store.user_by_name("user-1").await.unwrap(), None);
+    assert_eq!(store.user_by_id(user(1)).await.unwrap(), None);
+    assert_eq!(store.public_keys(&[user(1)]).await.unwrap(), []);
+    let same = crate::store::UserRow { name: account(1).name, ..account(2) };
+    assert!(matches!(store.create_user(&same).await, Err(StoreError::Conflict(_))), "the name stays taken");
+
+    assert!(store.enable_user(user(1)).await.unwrap());
+    assert!(!store.enable_user(user(1)).await.unwrap(), "again: nothing");
+    assert_eq!(store.user_by_name("user-1").await.unwrap(), Some(account(1)));
+    assert_eq!(store.dead_tokens(&[early, late], now).await.unwrap(), [early, late], "no token comes back");
+    store.disable_user(user(1), now).await.unwrap();
+    store.close_account(user(1), now).await.unwrap();
+    assert!(!store.enable_user(user(1)).await.unwrap(), "closed for good");
+    assert_eq!(store.user_by_id(user(1)).await.unwrap(), None);
+}
+
+pub(crate) async fn a_row_written_for_a_disabled_account_tells_the_session(Subject { store, .. }: &Subject) {
+    store.create_user(&account(2)).await.unwrap();
+    let mut session = Session::new(1, user(1)).made(&**store).await;
+    assert_eq!(store.disable_user(user(2), NOW).await.unwrap(), []);
+    let member = session.member(user(2), Role::Member);
+    session.put(&**store, [Change::PutMember(member)]).await;
+    let told: Vec<_> = store.tasks(session.id()).await.unwrap().into_iter().map(|task| task.user_id).collect();
+    assert_eq!(told, [user(2)]);
+}
+
+pub(crate) async fn all_tokens_of_a_user_are_revoked_at_once(Subject { store, .. }: &Subject) {
+    let now = store.now().await.unwrap();
+    let all = [1, 2, 3].map(|n| TokenHash([n; 32]));
+    for (n, hash) in [(1, all[0]), (1, all[1]), (2, all[2])] {
+        if n == 2 || hash == all[0] {
+            store.create_user(&account(n)).await.unwrap();
+        }
+        store.add_token(hash, &TokenOwner { user_id: user(n), expires_at: now.plus_secs(60) }, 10).await.unwrap();
+    }
+    assert_eq!(store.revoke_tokens(user(1)).await.unwrap(), 2);
+    assert_eq!(store.dead_tokens(&all, now).await.unwrap(), all[..2]);
+    assert_eq!(store.revoke_tokens(user(1)).await.unwrap(), 0);
+    assert_eq!(store.user_by_id(user(1)).await.unwrap(), Some(account(1)), "the account stays");
 }

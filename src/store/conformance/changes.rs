@@ -12,7 +12,7 @@ use crate::session::state::{
 use crate::store::{AckRow, Claim, CommitError, Store};
 
 async fn snapshot(store: &dyn Store, session_id: SessionId) -> Snapshot {
-    let Claim::Mine(claimed) = store.claim(session_id, NODE).await.unwrap() else { panic!("not claimed") };
+    let Claim::Mine(claimed) = store.claim(session_id, NODE, true).await.unwrap() else { panic!("not claimed") };
     let mut snapshot = claimed.snapshot;
     snapshot.members.sort_by_key(|member| member.user_id);
     snapshot.restrictions.sort_by_key(|(user_id, _)| *user_id);
@@ -156,7 +156,7 @@ pub(crate) async fn a_forgotten_message_id_may_come_again_and_a_remembered_one_n
     let recent: Vec<_> = recent.iter().map(|msg| (msg.sender, &*msg.client_msg_id.0, msg.seq)).collect();
     assert_eq!(recent, [(user(2), "a", 3), (user(1), "a", 4)]);
 
-    let Claim::Mine(claimed) = store.claim(session.id(), NODE).await.unwrap() else { panic!("not claimed") };
+    let Claim::Mine(claimed) = store.claim(session.id(), NODE, true).await.unwrap() else { panic!("not claimed") };
     session.fence = claimed.fence;
     let repeated = session.says(user(1), "five", Some("a"));
     assert!(matches!(session.try_put(&**store, [repeated]).await, Err(CommitError::Refused(_))));

@@ -1,7 +1,7 @@
 //! Ownership, and the guard of every commit.
 
 use super::accounts::request;
-use super::{NODE, OTHER, Session, Subject, account, user};
+use super::{NODE, OTHER, Session, Subject, account, report, user};
 use crate::protocol::{ClientId, NodeId, SessionId};
 use crate::session::state::Change;
 use crate::store::{Claim, Claimed, CommitError, EventRange, Store};
@@ -9,7 +9,7 @@ use crate::store::{Claim, Claimed, CommitError, EventRange, Store};
 const LEASE: i64 = 10_000;
 
 async fn claimed(store: &dyn Store, session_id: SessionId, node: NodeId) -> Claimed {
-    match store.claim(session_id, node).await.unwrap() {
+    match store.claim(session_id, node, true).await.unwrap() {
         Claim::Mine(claimed) => *claimed,
         other @ (Claim::OwnedBy(_) | Claim::NoSession) => panic!("not claimed: {other:?}"),
     }
@@ -17,47 +17,60 @@ async fn claimed(store: &dyn Store, session_id: SessionId, node: NodeId) -> Clai
 
 pub(crate) async fn a_claim_raises_the_fence_each_time(Subject { store, .. }: &Subject) {
     let session = Session::new(1, user(1)).made(&**store).await;
-    store.renew_lease(NODE, LEASE).await.unwrap();
+    store.renew_lease(NODE, LEASE, &report()).await.unwrap();
     let first = claimed(&**store, session.id(), NODE).await;
     let second = claimed(&**store, session.id(), NODE).await;
     assert!(first.fence > session.fence && second.fence > first.fence);
     assert_eq!((second.version, second.snapshot.last_seq), (1, 1));
     assert_eq!(store.position(session.id()).await.unwrap(), Some((1, 1)));
     let unknown = Session::new(9, user(1)).id();
-    assert_eq!(store.claim(unknown, NODE).await.unwrap(), Claim::NoSession);
+    assert_eq!(store.claim(unknown, NODE, true).await.unwrap(), Claim::NoSession);
     assert_eq!(store.position(unknown).await.unwrap(), None);
 }
 
 pub(crate) async fn a_live_owner_keeps_its_sessions_until_its_lease_is_over(subject: &Subject) {
     let Subject { store, advance, .. } = subject;
     let session = Session::new(1, user(1)).made(&**store).await;
-    let lease = store.renew_lease(NODE, LEASE).await.unwrap();
+    let lease = store.renew_lease(NODE, LEASE, &report()).await.unwrap();
     assert_eq!(lease.expires_at, store.now().await.unwrap().plus_millis(LEASE));
-    store.renew_lease(OTHER, LEASE * 10).await.unwrap();
+    store.renew_lease(OTHER, LEASE * 10, &report()).await.unwrap();
     let owned = Claim::OwnedBy(NODE);
-    assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), owned);
+    assert_eq!(store.claim(session.id(), OTHER, true).await.unwrap(), owned);
     advance(LEASE - 1);
-    assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), owned, "a moment before its end");
-    store.renew_lease(NODE, LEASE).await.unwrap();
+    assert_eq!(store.claim(session.id(), OTHER, true).await.unwrap(), owned, "a moment before its end");
+    store.renew_lease(NODE, LEASE, &report()).await.unwrap();
     advance(LEASE - 1);
-    assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), owned, "it was renewed");
+    assert_eq!(store.claim(session.id(), OTHER, true).await.unwrap(), owned, "it was renewed");
     advance(1);
     assert!(claimed(&**store, session.id(), OTHER).await.fence > session.fence);
 }
 
+pub(crate) async fn a_node_that_holds_back_takes_nothing_from_a_dead_one(subject: &Subject) {
+    let Subject { store, advance, .. } = subject;
+    let session = Session::new(1, user(1)).made(&**store).await;
+    store.renew_lease(NODE, LEASE, &report()).await.unwrap();
+    advance(LEASE);
+    store.renew_lease(OTHER, LEASE, &report()).await.unwrap();
+    assert_eq!(store.claim(session.id(), OTHER, false).await.unwrap(), Claim::OwnedBy(NODE));
+    assert!(matches!(store.claim(session.id(), NODE, false).await.unwrap(), Claim::Mine(_)), "its own, at any time");
+    let fence = claimed(&**store, session.id(), OTHER).await.fence;
+    store.release(session.id(), OTHER, fence).await.unwrap();
+    assert!(matches!(store.claim(session.id(), NODE, false).await.unwrap(), Claim::Mine(_)), "what nobody owns");
+}
+
 pub(crate) async fn a_session_given_up_is_free_at_once(Subject { store, .. }: &Subject) {
-    store.renew_lease(NODE, LEASE).await.unwrap();
-    store.renew_lease(OTHER, LEASE).await.unwrap();
+    store.renew_lease(NODE, LEASE, &report()).await.unwrap();
+    store.renew_lease(OTHER, LEASE, &report()).await.unwrap();
     let one = Session::new(1, user(1)).made(&**store).await;
     let two = Session::new(2, user(1)).made(&**store).await;
     let fence = claimed(&**store, one.id(), NODE).await.fence;
     store.release(one.id(), NODE, fence - 1).await.unwrap();
-    assert_eq!(store.claim(one.id(), OTHER).await.unwrap(), Claim::OwnedBy(NODE), "by its fence only");
+    assert_eq!(store.claim(one.id(), OTHER, true).await.unwrap(), Claim::OwnedBy(NODE), "by its fence only");
     store.release(one.id(), NODE, fence).await.unwrap();
     assert!(claimed(&**store, one.id(), OTHER).await.fence > fence);
     store.end_lease(NODE).await.unwrap();
     claimed(&**store, two.id(), OTHER).await;
-    assert_eq!(store.claim(one.id(), NODE).await.unwrap(), Claim::OwnedBy(OTHER.to_owned()));
+    assert_eq!(store.claim(one.id(), NODE, true).await.unwrap(), Claim::OwnedBy(OTHER.to_owned()));
 }
 
 pub(crate) async fn an_older_fence_or_version_commits_nothing(Subject { store, .. }: &Subject) {
@@ -134,7 +147,7 @@ pub(crate) async fn an_ended_session_is_not_claimed_and_takes_no_commit(Subject 
     let mut session = Session::new(1, user(1)).made(&**store).await;
     session.head.ended = true;
     session.put(&**store, [Change::End]).await;
-    assert_eq!(store.claim(session.id(), NODE).await.unwrap(), Claim::NoSession);
+    assert_eq!(store.claim(session.id(), NODE, true).await.unwrap(), Claim::NoSession);
     assert_eq!(session.try_put(&**store, []).await, Err(CommitError::NotOwner));
 }
 

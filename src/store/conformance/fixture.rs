@@ -7,12 +7,18 @@ use crate::protocol::{
     SessionEvent, SessionId, Timestamp, UserId,
 };
 use crate::session::state::{Change, E2ee, Head, Member, MemberKeys};
-use crate::store::{CommitError, SessionCommit, Store, UserRow, Write};
+use crate::store::{CommitError, NodeReport, SessionCommit, Store, UserRow, WireVersions, Write};
 
 /// The node that commits.
 pub(crate) const NODE: NodeId = NodeId::from_bytes([0x0a; 16]);
 /// Another node.
 pub(crate) const OTHER: NodeId = NodeId::from_bytes([0x0b; 16]);
+
+/// What a node tells of itself.
+pub(crate) fn report() -> NodeReport {
+    let wire = WireVersions { oldest: 1, newest: 2 };
+    NodeReport { program: "1.2.3".to_owned(), wire, connections: 7, sessions: 3, bus_ok: true }
+}
 
 /// The `n`th user.
 pub(crate) fn user(n: u8) -> UserId {

@@ -8,12 +8,14 @@ mod changes;
 mod claims;
 mod fixture;
 mod inbox;
+mod nodes;
+mod overview;
 mod reads;
 mod upkeep;
 
 use std::sync::Arc;
 
-pub(crate) use fixture::{NODE, OTHER, Session, account, user};
+pub(crate) use fixture::{NODE, OTHER, Session, account, report, user};
 
 use super::Store;
 
@@ -55,10 +57,14 @@ behaviours! {
         a_new_public_key_tells_every_session_of_the_user,
         closing_an_account_tells_every_session_once,
         a_row_written_for_a_closed_account_tells_the_session,
+        a_disabled_account_is_out_until_it_is_enabled,
+        a_row_written_for_a_disabled_account_tells_the_session,
+        all_tokens_of_a_user_are_revoked_at_once,
     ;
     claims:
         a_claim_raises_the_fence_each_time,
         a_live_owner_keeps_its_sessions_until_its_lease_is_over,
+        a_node_that_holds_back_takes_nothing_from_a_dead_one,
         a_session_given_up_is_free_at_once,
         an_older_fence_or_version_commits_nothing,
         a_session_of_a_batch_that_is_refused_leaves_the_others_alone,
@@ -87,6 +93,18 @@ behaviours! {
         inbox_events_lapse_and_are_withdrawn,
         keys_in_the_inbox_are_read_up_to_a_version_and_go_with_their_user,
         acks_never_move_back_and_those_of_strangers_are_dropped,
+    ;
+    nodes:
+        a_renewal_tells_what_the_node_said_and_is_asked_for,
+        a_node_lives_until_its_lease_is_over,
+        the_bus_was_in_reach_when_a_node_last_said_so,
+    ;
+    overview:
+        positions_leave_out_what_ended,
+        memberships_of_many_users_are_paged,
+        an_inbox_counts_while_something_in_it_has_not_lapsed,
+        operators_see_sessions_page_by_page,
+        operators_see_an_account_whatever_its_standing,
     ;
     upkeep:
         what_is_kept_no_longer_is_removed_in_parts,

@@ -60,7 +60,7 @@ pub(crate) async fn what_is_kept_no_longer_is_removed_in_parts(Subject { store, 
     assert_eq!(store.departures(user(1), &[ended.id()]).await.unwrap(), []);
     assert_eq!(store.departures(user(2), &[alive.id()]).await.unwrap(), []);
     assert_eq!(store.events(alive.id(), all, 99, 1_000_000).await.unwrap().rows.len(), 8);
-    assert!(matches!(store.claim(alive.id(), super::NODE).await.unwrap(), Claim::Mine(_)));
+    assert!(matches!(store.claim(alive.id(), super::NODE, true).await.unwrap(), Claim::Mine(_)));
     let tokens = [1, 2].map(|n| TokenHash([n; 32]));
     assert_eq!(store.dead_tokens(&tokens, now).await.unwrap(), [tokens[0]], "an expired one is gone");
 }

@@ -33,7 +33,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn find_user_by_name(&self, name: &str) -> StoreResult<Option<UserRow>> {
-        let row = sqlx::query("SELECT * FROM users WHERE name = ?1 AND closed_at IS NULL")
+        let row = sqlx::query("SELECT * FROM users WHERE name = ?1 AND closed_at IS NULL AND disabled_at IS NULL")
             .bind(name)
             .fetch_optional(&self.readers)
             .await
@@ -42,7 +42,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn find_user_by_id(&self, user_id: UserId) -> StoreResult<Option<UserRow>> {
-        let row = sqlx::query("SELECT * FROM users WHERE user_id = ?1 AND closed_at IS NULL")
+        let row = sqlx::query("SELECT * FROM users WHERE user_id = ?1 AND closed_at IS NULL AND disabled_at IS NULL")
             .bind(&user_id.as_bytes()[..])
             .fetch_optional(&self.readers)
             .await
@@ -54,7 +54,7 @@ impl SqliteStore {
         let users: Vec<Hex> = users.iter().copied().map(Hex::from).collect();
         let rows = sqlx::query(
             "SELECT user_id, public_key FROM json_each(?1) AS asked CROSS JOIN users ON user_id = unhex(asked.value)
-             WHERE closed_at IS NULL",
+             WHERE closed_at IS NULL AND disabled_at IS NULL",
         )
         .bind(json(&users))
         .fetch_all(&self.readers)
@@ -89,7 +89,7 @@ impl SqliteStore {
     pub(super) async fn find_token(&self, hash: TokenHash, now: Timestamp) -> StoreResult<Option<TokenOwner>> {
         let row = sqlx::query(
             "SELECT user_id, expires_at FROM tokens JOIN users USING (user_id)
-             WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL",
+             WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL",
         )
         .bind(&hash.0[..])
         .bind(now.as_millis())
@@ -116,7 +116,7 @@ impl SqliteStore {
         let live = sqlx::query(
             "SELECT hash FROM json_each(?1) AS asked CROSS JOIN tokens ON hash = unhex(asked.value)
                 JOIN users USING (user_id)
-             WHERE expires_at > ?2 AND closed_at IS NULL",
+             WHERE expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL",
         )
         .bind(json(&asked))
         .bind(now.as_millis())
@@ -188,20 +188,75 @@ impl SqliteStore {
             write.undo().await;
             return Ok(Vec::new());
         }
-        for sql in ["DELETE FROM tokens WHERE user_id = ?1", "DELETE FROM inbox WHERE user_id = ?1"] {
+        for sql in [DELETE_TOKENS, "DELETE FROM inbox WHERE user_id = ?1"] {
             sqlx::query(sql).bind(&user_id.as_bytes()[..]).execute(write.connection()).await.map_err(failed)?;
         }
-        const TELL: &str = "
-            INSERT INTO tasks (session_id, user_id, kind, fingerprint)
-            SELECT session_id, ?1, ?2, ?3 FROM (
-                SELECT session_id FROM members WHERE user_id = ?1
-                UNION SELECT session_id FROM join_requests WHERE user_id = ?1
-                UNION SELECT session_id FROM invitations WHERE invitee = ?1)
-            RETURNING session_id";
-        let sessions = add_tasks(write.connection(), TELL, user_id, CLOSED, None).await?;
+        let sessions = add_tasks(write.connection(), TELL_OF_LEAVING, user_id, CLOSED, None).await?;
         write.commit().await?;
         Ok(sessions)
     }
+
+    pub(super) async fn suspend_account(&self, user_id: UserId, now: Timestamp) -> StoreResult<Vec<SessionId>> {
+        let mut write = self.writer.begin().await?;
+        let disabled = sqlx::query(
+            "UPDATE users SET disabled_at = ?2 WHERE user_id = ?1 AND closed_at IS NULL AND disabled_at IS NULL",
+        )
+        .bind(&user_id.as_bytes()[..])
+        .bind(now.as_millis())
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        if disabled.rows_affected() == 0 {
+            write.undo().await;
+            return Ok(Vec::new());
+        }
+        remove_tokens(write.connection(), user_id).await?;
+        let sessions = add_tasks(write.connection(), TELL_OF_LEAVING, user_id, CLOSED, None).await?;
+        write.commit().await?;
+        Ok(sessions)
+    }
+
+    pub(super) async fn resume_account(&self, user_id: UserId) -> StoreResult<bool> {
+        let mut write = self.writer.begin().await?;
+        let enabled = sqlx::query(
+            "UPDATE users SET disabled_at = NULL
+             WHERE user_id = ?1 AND closed_at IS NULL AND disabled_at IS NOT NULL",
+        )
+        .bind(&user_id.as_bytes()[..])
+        .execute(write.connection())
+        .await
+        .map_err(failed)?;
+        let enabled = enabled.rows_affected() > 0;
+        if enabled {
+            // A login that was under way when the account was disabled may have left one.
+            remove_tokens(write.connection(), user_id).await?;
+        }
+        write.commit().await?;
+        Ok(enabled)
+    }
+
+    pub(super) async fn delete_tokens(&self, user_id: UserId) -> StoreResult<u64> {
+        let mut write = self.writer.begin().await?;
+        let removed = remove_tokens(write.connection(), user_id).await?;
+        write.commit().await?;
+        Ok(removed)
+    }
+}
+
+const DELETE_TOKENS: &str = "DELETE FROM tokens WHERE user_id = ?1";
+
+/// For each session in which somebody is a member, applicant or invitee.
+const TELL_OF_LEAVING: &str = "
+    INSERT INTO tasks (session_id, user_id, kind, fingerprint)
+    SELECT session_id, ?1, ?2, ?3 FROM (
+        SELECT session_id FROM members WHERE user_id = ?1
+        UNION SELECT session_id FROM join_requests WHERE user_id = ?1
+        UNION SELECT session_id FROM invitations WHERE invitee = ?1)
+    RETURNING session_id";
+
+async fn remove_tokens(connection: &mut SqliteConnection, user_id: UserId) -> StoreResult<u64> {
+    let removed = sqlx::query(DELETE_TOKENS).bind(&user_id.as_bytes()[..]).execute(connection).await.map_err(failed)?;
+    Ok(removed.rows_affected())
 }
 
 async fn add_tasks(

@@ -1,25 +1,31 @@
-//! Who owns which session, and who lives.
+//! Who owns which session.
 
 use sqlx::Row;
 
 use super::SqliteStore;
 use super::column::{Columns, corrupt, failed, int};
 use crate::protocol::{NodeId, SessionId};
-use crate::store::{Claim, Claimed, NodeRow, StoreError, StoreResult};
+use crate::store::{Claim, Claimed, StoreError, StoreResult};
 
 impl SqliteStore {
-    pub(super) async fn take_session(&self, session_id: SessionId, node_id: NodeId) -> StoreResult<Claim> {
+    pub(super) async fn take_session(
+        &self,
+        session_id: SessionId,
+        node_id: NodeId,
+        from_others: bool,
+    ) -> StoreResult<Claim> {
         let mut write = self.writer.begin().await?;
         let taken = sqlx::query(
             "UPDATE sessions SET owner_node = ?2, fence = fence + 1
              WHERE session_id = ?1 AND ended_at IS NULL
                AND (owner_node IS NULL OR owner_node = ?2
-                    OR NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?3))
+                    OR (?4 AND NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?3)))
              RETURNING fence, version",
         )
         .bind(&session_id.as_bytes()[..])
         .bind(node_id.to_string())
         .bind(self.clock.now().as_millis())
+        .bind(from_others)
         .fetch_optional(write.connection())
         .await
         .map_err(failed)?;
@@ -58,33 +64,6 @@ impl SqliteStore {
             .execute(write.connection())
             .await
             .map_err(failed)?;
-        Ok(write.commit().await?)
-    }
-
-    pub(super) async fn write_lease(&self, node_id: NodeId, lease_ms: i64) -> StoreResult<NodeRow> {
-        let mut write = self.writer.begin().await?;
-        // By the clock at the moment of writing: waiting for the writer must not shorten the lease.
-        let expires_at = self.clock.now().plus_millis(lease_ms);
-        sqlx::query(
-            "INSERT INTO nodes (node_id, expires_at) VALUES (?1, ?2)
-             ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at",
-        )
-        .bind(node_id.to_string())
-        .bind(expires_at.as_millis())
-        .execute(write.connection())
-        .await
-        .map_err(failed)?;
-        write.commit().await?;
-        Ok(NodeRow { node_id, expires_at })
-    }
-
-    pub(super) async fn delete_lease(&self, node_id: NodeId) -> StoreResult<()> {
-        let mut write = self.writer.begin().await?;
-        for sql in
-            ["UPDATE sessions SET owner_node = NULL WHERE owner_node = ?1", "DELETE FROM nodes WHERE node_id = ?1"]
-        {
-            sqlx::query(sql).bind(node_id.to_string()).execute(write.connection()).await.map_err(failed)?;
-        }
         Ok(write.commit().await?)
     }
 

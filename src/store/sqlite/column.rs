@@ -101,6 +101,10 @@ pub(super) trait Columns {
     fn time(&self, name: &'static str) -> StoreResult<Timestamp> {
         self.col(name).map(Timestamp::from_millis)
     }
+    /// A moment, where there is one.
+    fn moment(&self, name: &'static str) -> StoreResult<Option<Timestamp>> {
+        Ok(self.col::<Option<i64>>(name)?.map(Timestamp::from_millis))
+    }
     /// An epoch, where there is one.
     fn epoch(&self, name: &'static str) -> StoreResult<Option<KeyEpoch>> {
         let epoch: Option<i64> = self.col(name)?;

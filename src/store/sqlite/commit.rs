@@ -40,12 +40,12 @@ pub(super) const PUT_HEAD_COLUMNS: &str = "
     UPDATE sessions SET e2ee_on = head.value->>1, key_epoch = head.value->>2, rotating_since = head.value->>3
     FROM json_each(?1) AS head WHERE session_id = unhex(head.value->>0)";
 
-/// Rows: session, user. Closes the race with the closing of an account, which could not see these rows yet.
+/// Rows: session, user. Closes the race with the closing or disabling of an account, which could not see these rows yet.
 pub(super) const TELL_OF_CLOSED: &str = "
     INSERT INTO tasks (session_id, user_id, kind)
     SELECT unhex(w.value->>0), u.user_id, 'closed'
     FROM json_each(?1) AS w CROSS JOIN users AS u ON u.user_id = unhex(w.value->>1)
-    WHERE u.closed_at IS NOT NULL
+    WHERE (u.closed_at IS NOT NULL OR u.disabled_at IS NOT NULL)
         AND NOT EXISTS (SELECT 1 FROM tasks AS t
             WHERE t.session_id = unhex(w.value->>0) AND t.user_id = u.user_id AND t.kind = 'closed')
         AND (EXISTS (SELECT 1 FROM members AS m WHERE m.session_id = unhex(w.value->>0) AND m.user_id = u.user_id)

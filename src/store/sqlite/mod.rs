@@ -12,10 +12,13 @@ mod column;
 mod commit;
 mod committer;
 mod inbox;
+mod nodes;
 mod open;
+mod overview;
 mod plan;
 mod reads;
 mod snapshot;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -32,8 +35,9 @@ use sqlx::SqlitePool;
 
 use self::writer::Writer;
 use super::{
-    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey, NodeRow,
-    Page, Retention, SessionCommit, Store, StoreResult, TokenHash, TokenOwner, UserRow,
+    Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey,
+    NodeReport, NodeRow, Page, Position, Retention, SessionCommit, SessionSummary, Store, StoreResult, TokenHash,
+    TokenOwner, UserRow, UserSummary,
 };
 use crate::protocol::{
     ClientId, GoneReason, InboxId, MemberView, NodeId, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId,
@@ -174,8 +178,20 @@ impl Store for SqliteStore {
         self.end_account(user_id, now).await
     }
 
-    async fn claim(&self, session_id: SessionId, node_id: NodeId) -> StoreResult<Claim> {
-        self.take_session(session_id, node_id).await
+    async fn disable_user(&self, user_id: UserId, now: Timestamp) -> StoreResult<Vec<SessionId>> {
+        self.suspend_account(user_id, now).await
+    }
+
+    async fn enable_user(&self, user_id: UserId) -> StoreResult<bool> {
+        self.resume_account(user_id).await
+    }
+
+    async fn revoke_tokens(&self, user_id: UserId) -> StoreResult<u64> {
+        self.delete_tokens(user_id).await
+    }
+
+    async fn claim(&self, session_id: SessionId, node_id: NodeId, from_others: bool) -> StoreResult<Claim> {
+        self.take_session(session_id, node_id, from_others).await
     }
 
     async fn release(&self, session_id: SessionId, node_id: NodeId, fence: u64) -> StoreResult<()> {
@@ -212,6 +228,19 @@ impl Store for SqliteStore {
 
     async fn position(&self, session_id: SessionId) -> StoreResult<Option<(u64, u64)>> {
         self.find_position(session_id).await
+    }
+
+    async fn positions(&self, sessions: &[SessionId]) -> StoreResult<Vec<Position>> {
+        self.find_positions(sessions).await
+    }
+
+    async fn memberships_of(
+        &self,
+        users: &[UserId],
+        after: Option<(UserId, SessionId)>,
+        limit: u64,
+    ) -> StoreResult<Page<(UserId, SessionId)>> {
+        self.find_memberships_of(users, after, limit).await
     }
 
     async fn events(
@@ -257,6 +286,10 @@ impl Store for SqliteStore {
         self.find_inbox(user_id, limit, now).await
     }
 
+    async fn users_with_inbox(&self, users: &[UserId], now: Timestamp) -> StoreResult<Vec<UserId>> {
+        self.find_users_with_inbox(users, now).await
+    }
+
     async fn inbox_keys(&self, user_id: UserId, session_id: SessionId, up_to: u64) -> StoreResult<Vec<InboxRow>> {
         self.find_inbox_keys(user_id, session_id, up_to).await
     }
@@ -269,8 +302,16 @@ impl Store for SqliteStore {
         self.write_acks(acks).await
     }
 
-    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64) -> StoreResult<NodeRow> {
-        self.write_lease(node_id, lease_ms).await
+    async fn renew_lease(&self, node_id: NodeId, lease_ms: i64, report: &NodeReport) -> StoreResult<NodeRow> {
+        self.write_lease(node_id, lease_ms, report).await
+    }
+
+    async fn nodes(&self) -> StoreResult<Vec<NodeRow>> {
+        self.find_nodes().await
+    }
+
+    async fn ask_to_drain(&self, node_id: NodeId) -> StoreResult<bool> {
+        self.note_drain(node_id).await
     }
 
     async fn end_lease(&self, node_id: NodeId) -> StoreResult<()> {
@@ -287,5 +328,17 @@ impl Store for SqliteStore {
 
     async fn key_coverage(&self, now: Timestamp) -> StoreResult<KeyCoverage> {
         self.count_keys(now).await
+    }
+
+    async fn sessions_overview(&self, after: Option<SessionId>, limit: u64) -> StoreResult<Page<SessionSummary>> {
+        self.summarize_sessions(after, limit).await
+    }
+
+    async fn session_overview(&self, session_id: SessionId) -> StoreResult<Option<SessionSummary>> {
+        self.summarize_session(session_id).await
+    }
+
+    async fn user_overview(&self, name: &str) -> StoreResult<Option<UserSummary>> {
+        self.summarize_user(name).await
     }
 }

@@ -21,7 +21,10 @@ const WAL: &str = "conclave.sqlite3-wal";
 const LOCK: &str = "lock";
 
 /// Every change of the schema, in order. A published one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "start", include_str!("../migrations/sqlite/0001_start.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "start", include_str!("../migrations/sqlite/0001_start.sql")),
+    (2, "nodes", include_str!("../migrations/sqlite/0002_nodes.sql")),
+];
 
 /// What every connection is set to.
 pub(super) const PRAGMAS: [(&str, &str); 7] = [

@@ -270,7 +270,7 @@ async fn open_invitations(
     rows.iter().map(view).collect()
 }
 
-fn page<T>(rows: &[SqliteRow], limit: u64, read: fn(&SqliteRow) -> StoreResult<T>) -> StoreResult<Page<T>> {
+pub(super) fn page<T>(rows: &[SqliteRow], limit: u64, read: fn(&SqliteRow) -> StoreResult<T>) -> StoreResult<Page<T>> {
     let kept = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
     Ok(Page { rows: rows[..kept].iter().map(read).collect::<StoreResult<_>>()?, more: rows.len() > kept })
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rusqlite::types::Value;
 
 use super::super::committer::Desk;
-use crate::store::conformance::{NODE, OTHER, Session, user};
+use crate::store::conformance::{NODE, OTHER, Session, report, user};
 use crate::store::{Claim, SqliteOptions, SqliteStore, Store, StoreError};
 
 async fn open(dir: &std::path::Path) -> Result<SqliteStore, StoreError> {
@@ -60,15 +60,15 @@ async fn a_database_of_a_newer_version_is_refused() {
 async fn a_restart_keeps_what_is_stored_and_frees_what_was_owned() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
-    store.renew_lease(NODE, 60_000).await.unwrap();
+    store.renew_lease(NODE, 60_000, &report()).await.unwrap();
     let session = Session::new(1, user(1)).made(&store).await;
-    assert_eq!(store.claim(session.id(), OTHER).await.unwrap(), Claim::OwnedBy(NODE));
+    assert_eq!(store.claim(session.id(), OTHER, true).await.unwrap(), Claim::OwnedBy(NODE));
     let log = store.sessions_of(user(1)).await.unwrap().remove(0).overview.log;
     store.close().await;
     drop(store);
     let store = open(dir.path()).await.unwrap();
     assert_eq!(store.sessions_of(user(1)).await.unwrap().remove(0).overview.log, log, "the same history");
-    assert!(matches!(store.claim(session.id(), OTHER).await.unwrap(), Claim::Mine(_)), "no lease to wait for");
+    assert!(matches!(store.claim(session.id(), OTHER, true).await.unwrap(), Claim::Mine(_)), "no lease to wait for");
 }
 
 #[tokio::test]

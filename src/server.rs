@@ -6,13 +6,13 @@
 //! commits finished, the lease given up, the store closed.
 
 mod program;
+mod store;
 mod tls;
 mod upkeep;
 mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +35,7 @@ use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_soc
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
-use crate::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
-};
+use crate::store::{GroupCommit, Retention, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
@@ -76,8 +74,13 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The store cannot be opened.
-    #[error("store.data_dir: {0}")]
-    Store(#[from] StoreError),
+    #[error("{key}: {error}")]
+    Store {
+        /// The setting that names it.
+        key: &'static str,
+        /// Why.
+        error: StoreError,
+    },
 }
 
 /// A node that is ready to run: its doors are there, and closed.
@@ -96,7 +99,6 @@ struct Door {
 /// The rooms behind the doors.
 struct Node {
     config: Config,
-    data_dir: PathBuf,
     store: Arc<dyn Store>,
     lease: Arc<Lease>,
     commits: GroupCommit,
@@ -141,9 +143,9 @@ impl Server {
         self.doors.get(1).map(|door| door.address)
     }
 
-    /// Where the data is.
-    pub fn data_dir(&self) -> &std::path::Path {
-        &self.node.data_dir
+    /// Where everything is kept, for people.
+    pub fn place(&self) -> String {
+        store::place(&self.node.config)
     }
 
     /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
@@ -176,19 +178,14 @@ impl Server {
 impl Node {
     async fn build(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let data_dir = config.store.data_dir.clone();
-        let options = SqliteOptions {
-            readers: config.store.readers,
-            wal_bytes: config.store.wal_bytes,
-            ..SqliteOptions::new(&data_dir)
-        };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).await?);
+        let store = store::open_store(&config).await?;
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
         let on_time = Box::new(move |now| system_clock.set(now));
-        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await?;
-        let commits = start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
+        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await;
+        let lease = lease.map_err(|error| StartError::Store { key: "store", error })?;
+        let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::default();
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
         subscriptions.attach(Arc::clone(&bus));
@@ -235,7 +232,7 @@ impl Node {
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
-        Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
+        Ok(Self { config, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
     }
 
     /// The listener for clients; health and metrics too, where they have none of their own.
@@ -342,23 +339,6 @@ fn workers(setting: usize) -> usize {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: NodeId, metrics: &Arc<Metrics>) -> GroupCommit {
-    let options = GroupCommitOptions {
-        shards: 1,
-        queue_rows: config.store.queue_rows,
-        queue_bytes: config.store.queue_bytes,
-        batch_rows: config.store.batch_rows,
-        batch_bytes: config.store.batch_bytes,
-    };
-    let metrics = Arc::clone(metrics);
-    let observer = move |report: BatchReport| {
-        metrics.commit_rows.observe(report.rows as f64);
-        metrics.commit_seconds.observe(report.took.as_secs_f64());
-        metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
-    };
-    GroupCommit::start(store, node_id, options, Some(Arc::new(observer)))
 }
 
 fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use sections::*;
-pub use value::{LogFormat, Setting};
+pub use value::{LogFormat, Secret, Setting, StoreKind};
 
 use layers::Layers;
 
@@ -98,6 +98,7 @@ impl Config {
             let missing = if self.http_tls.cert.is_some() { "http.tls.key" } else { "http.tls.cert" };
             wrong(missing, "expected a file, since the other half of the pair is set");
         }
+        self.check_store(&mut wrong);
         if self.connections.outbox_bytes < self.limits.frame_bytes * 2 {
             wrong(
                 "connections.outbox_bytes",
@@ -109,6 +110,28 @@ impl Config {
         }
         if self.http.operations_listen.is_some_and(|address| address.port() != 0 && address == self.http.listen) {
             wrong("http.operations_listen", "expected another address than http.listen");
+        }
+    }
+
+    /// Whether the kind of store and its place fit together.
+    fn check_store(&self, wrong: &mut impl FnMut(&str, &str)) {
+        match (self.store.kind, &self.store_postgres.url) {
+            (StoreKind::Postgres, None) => wrong(
+                "store.postgres.url",
+                "expected the URL of a database, such as \"postgres://user:password@host/conclave\", since store.kind \
+                 is \"postgres\"",
+            ),
+            (StoreKind::Sqlite, Some(_)) => wrong(
+                "store.kind",
+                "expected \"postgres\", since store.postgres.url is set; leave the URL out to keep everything in \
+                 store.data_dir",
+            ),
+            (StoreKind::Postgres, Some(url))
+                if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) =>
+            {
+                wrong("store.postgres.url", "expected a URL that starts with \"postgres://\"");
+            }
+            (StoreKind::Postgres, Some(_)) | (StoreKind::Sqlite, None) => {}
         }
     }
 }

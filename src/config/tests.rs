@@ -165,6 +165,27 @@ fn what_is_in_force_can_be_loaded_again() {
     assert_eq!(Config::load(&sources), Ok(Config::default()));
 }
 
+#[test]
+fn the_kind_of_store_and_its_place_fit_together() {
+    let store = |variables: &[(&str, &str)]| {
+        let environment: Vec<_> =
+            variables.iter().map(|(name, value)| (format!("CONCLAVE__STORE__{name}"), (*value).to_owned())).collect();
+        problems(&Sources { environment, ..Sources::default() })
+    };
+    let url = ("POSTGRES__URL", "postgres://me:pw@host/db");
+    let [(key, what)] = &store(&[("KIND", "postgres")])[..] else { panic!("not one problem") };
+    assert_eq!(key, "store.postgres.url");
+    assert!(what.contains("\"postgres://user:password@host/conclave\""), "{what}");
+    let [(key, what)] = &store(&[url])[..] else { panic!("not one problem") };
+    assert_eq!((key.as_str(), what.contains("pw")), ("store.kind", false));
+    let [(key, what)] = &store(&[("KIND", "postgres"), ("POSTGRES__URL", "host=x password=pw")])[..] else {
+        panic!("not one problem")
+    };
+    assert_eq!((key.as_str(), what.contains("pw")), ("store.postgres.url", false));
+    let [(key, _)] = &store(&[("KIND", "mysql")])[..] else { panic!("not one problem") };
+    assert_eq!(key, "store.kind");
+}
+
 /// The table of `docs/CONFIG.md`, made from the structs.
 fn reference() -> String {
     let fields = Config::fields();

@@ -1,5 +1,6 @@
 //! Types that a setting can have: how each is read from text and from TOML, and how it is shown.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,51 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object per line.
     Json,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In the data directory of one node.
+    Sqlite,
+    /// In a database that many nodes share.
+    Postgres,
+}
+
+/// A setting that is used and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What [`Setting::show`] gives in place of any secret.
+    pub const HIDDEN: &'static str = "<a secret>";
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::HIDDEN)
+    }
+}
+
+impl Setting for Secret {
+    const EXPECTED: &'static str = String::EXPECTED;
+
+    fn from_text(text: &str) -> Option<Self> {
+        String::from_text(text).map(Self)
+    }
+
+    fn from_file(value: &ValueKind) -> Option<Self> {
+        String::from_file(value).map(Self)
+    }
+
+    fn show(&self) -> String {
+        Self::HIDDEN.to_owned()
+    }
 }
 
 /// A type that a setting can have.
@@ -94,6 +140,16 @@ strings! {
     SocketAddr, "an address and a port, such as \"127.0.0.1:8080\"", |text| text.parse().ok(), ToString::to_string;
     IpNet, "a network such as \"10.0.0.0/8\", or an address",
         |text| text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(Self::from)), ToString::to_string;
+    StoreKind, "\"sqlite\" or \"postgres\"",
+        |text| match text {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" => Some(Self::Postgres),
+            _ => None,
+        },
+        |kind| match kind {
+            Self::Sqlite => "sqlite".to_owned(),
+            Self::Postgres => "postgres".to_owned(),
+        };
     LogFormat, "\"pretty\" or \"json\"",
         |text| match text {
             "pretty" => Some(Self::Pretty),

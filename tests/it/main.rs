@@ -10,6 +10,7 @@ mod accounts;
 mod asks;
 mod catching_up;
 mod closing;
+mod database;
 mod durability;
 mod encryption;
 mod frames;

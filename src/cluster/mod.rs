@@ -9,7 +9,7 @@ mod publication;
 mod redis;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
-pub use envelope::{ClusterSecret, Wire};
+pub use envelope::{ClusterSecret, WIRE};
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};

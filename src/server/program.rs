@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Server, StartError, tls};
+use super::{Server, StartError, bus, tls};
 use crate::config::{Config, Secret};
 
 impl Server {
@@ -47,6 +47,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// If the files that it names cannot be used.
 pub fn check_config(config: &Config) -> Result<String, StartError> {
     tls::load(&config.http_tls)?;
+    bus::options(config)?;
     let defaults = Config::fields();
     let mut report = String::from("# the configuration is sound; marked settings differ from their defaults\n");
     let fields = config.in_force();

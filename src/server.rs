@@ -23,7 +23,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use program::{check_config, stop_signal};
+pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
 use bus::NodeBus;
@@ -201,7 +201,7 @@ impl Node {
         let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await;
         let lease = lease.map_err(|error| StartError::Store { key: "store", error })?;
         let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
-        let subscriptions = Subscriptions::default();
+        let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
         subscriptions.attach(bus.bus());
         let parts = SessionParts {
@@ -210,9 +210,14 @@ impl Node {
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
+            // The embedded store has a lock on its directory: whoever owned its sessions before is dead.
+            may_take_over: Arc::new(|| true),
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
+        if let Err(error) = subscriptions.meet(Arc::new(sessions.clone())).await {
+            tracing::warn!(%error, "other nodes cannot reach this one yet");
+        }
         let time = Arc::clone(&clock);
         let connections = Connections::new(ConnectionParts {
             store: Arc::clone(&store),
@@ -363,6 +368,9 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         threads: if threads > 0 { threads } else { cores().div_ceil(2) },
         mailbox: config.sessions.mailbox,
         idle: Duration::from_secs(config.sessions.idle_s),
+        call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
+        call_bytes: config.cluster.call_bytes,
+        roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }
 }

@@ -95,10 +95,8 @@ async fn a_wrong_password_ends_the_start_and_is_not_shown() {
     let Output { status, stderr, stdout } = run(cluster(&url, &[]).await).await;
     assert!(!status.success());
     let said = String::from_utf8([stdout, stderr].concat()).expect("text");
-    let expected = format!(
-        "conclave: Redis at 127.0.0.1:{} refuses the user or the password in cluster.redis.url",
-        redis.port
-    );
+    let expected =
+        format!("conclave: Redis at 127.0.0.1:{} refuses the user or the password in cluster.redis.url", redis.port);
     assert!(said.lines().any(|line| line == expected), "{said}");
     assert!(!said.contains("the-wrong-one") && !said.contains(SECRET), "{said}");
 }

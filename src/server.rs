@@ -1,10 +1,11 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections; sessions; accounts; upkeep; and
-//! last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
+//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come later;
+//! sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
 //! commits finished, the lease given up, the store closed.
 
+mod bus;
 mod program;
 mod store;
 mod tls;
@@ -25,11 +26,12 @@ use tokio::time::timeout;
 pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
+use bus::NodeBus;
 use upkeep::{Upkeep, UpkeepParts};
 use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
-use crate::cluster::{Bus, Lease, LocalBus};
+use crate::cluster::{Lease, RedisTrouble};
 use crate::config::{Config, MAX_WORKERS};
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
@@ -81,6 +83,17 @@ pub enum StartError {
         /// Why.
         error: StoreError,
     },
+    /// A file of the bus cannot be used.
+    #[error("{key}: {why}")]
+    Bus {
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
 }
 
 /// A node that is ready to run: its doors are there, and closed.
@@ -151,7 +164,8 @@ impl Server {
     /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
     ///
     /// # Errors
-    /// If a listener fails while the node runs.
+    /// If a listener fails while the node runs, or the bus does not come within `cluster.connect_within_s`. Until it
+    /// comes the doors are open, and `/readyz` says what is missing.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self { doors, node } = self;
         let upkeep = Upkeep::start(node.upkeep.clone());
@@ -160,7 +174,8 @@ impl Server {
             doors.into_iter().map(|door| actix_web::rt::spawn(door.server)).collect();
         let failed = tokio::select! {
             () = stop => None,
-            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended),
+            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended.map_err(io::Error::other)),
+            trouble = node.upkeep.bus.given_up() => Some(Ok(Err(io::Error::other(trouble)))),
         };
         tracing::info!("the node is stopping");
         let deadline = Duration::from_secs(node.config.shutdown.deadline_s);
@@ -170,7 +185,7 @@ impl Server {
         match failed {
             None => Ok(()),
             Some(Ok(ended)) => ended.and(Err(io::Error::other("a listener ended by itself"))),
-            Some(Err(panic)) => Err(io::Error::other(panic)),
+            Some(Err(panic)) => Err(panic),
         }
     }
 }
@@ -187,8 +202,8 @@ impl Node {
         let lease = lease.map_err(|error| StartError::Store { key: "store", error })?;
         let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
-        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
-        subscriptions.attach(Arc::clone(&bus));
+        let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
+        subscriptions.attach(bus.bus());
         let parts = SessionParts {
             store: Arc::clone(&store),
             commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),

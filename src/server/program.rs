@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::store::open_store;
-use super::{Server, StartError, tls};
+use super::{Server, StartError, bus, tls};
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Secret};
 
@@ -49,6 +49,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// If the files that it names cannot be used.
 pub fn check_config(config: &Config) -> Result<String, StartError> {
     tls::load(&config.http_tls)?;
+    bus::options(config)?;
     let defaults = Config::fields();
     let mut report = String::from("# the configuration is sound; marked settings differ from their defaults\n");
     let fields = config.in_force();

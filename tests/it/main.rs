@@ -8,6 +8,7 @@ mod support;
 
 mod accounts;
 mod asks;
+mod bus;
 mod catching_up;
 mod closing;
 mod database;

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod sessions;
 pub(crate) mod ws;
 

@@ -6,6 +6,7 @@
 //! commits finished, the lease given up, the store closed.
 
 mod program;
+mod service;
 mod tls;
 mod upkeep;
 mod wiring;
@@ -30,8 +31,8 @@ use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
 use crate::cluster::{Bus, Lease, LocalBus};
-use crate::config::Config;
-use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
+use crate::config::{Config, MAX_WORKERS};
+use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
@@ -227,6 +228,8 @@ impl Node {
         };
         let accounts = Accounts::new(&config, parts);
         let readiness = Arc::new(Readiness::default());
+        let time = Arc::clone(&clock);
+        let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::new(move || time.now()));
         let upkeep = UpkeepParts {
             store: Arc::clone(&store),
             bus,
@@ -234,10 +237,16 @@ impl Node {
             clock,
             sessions: sessions.clone(),
             subscriptions,
+            connections: Arc::clone(&connections),
+            recovery,
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             retention: retention(&config),
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
+            hurried_sweep_every: Duration::from_millis(config.cluster.cut_off_sweep_ms),
+            bus_is_gone: Arc::default(),
+            reconnect_spread_ms: config.shutdown.reconnect_spread_ms,
+            is_alone: true,
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
         Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
@@ -342,7 +351,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> 
 }
 
 fn workers(setting: usize) -> usize {
-    if setting > 0 { setting } else { cores() }
+    if setting > 0 { setting } else { cores().min(MAX_WORKERS) }
 }
 
 fn cores() -> usize {

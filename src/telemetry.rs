@@ -151,7 +151,11 @@ metrics! {
     members_without_key: IntGauge = "conclave_members_without_key", "Members of encrypted sessions without the current key, in the whole store.", ();
     bus_published: IntCounter = "conclave_bus_published_total", "Messages sent to other nodes.", ();
     bus_received: IntCounter = "conclave_bus_received_total", "Messages from other nodes.", ();
-    bus_failures: IntCounter = "conclave_bus_failures_total", "Messages that the bus did not take.", ();
+    bus_dropped: IntCounterVec = "conclave_bus_dropped_total", "Messages that did not leave, by reason; whoever missed them reads the store.", &["reason"];
+    bus_rejected: IntCounterVec = "conclave_bus_rejected_total", "Envelopes on the bus that were not opened, by reason.", &["reason"];
+    bus_missed: IntCounter = "conclave_bus_missed_total", "Channels that were told to read the store, because the bus may have lost something.", ();
+    bus_reconnects: IntCounterVec = "conclave_bus_reconnects_total", "Attempts to connect to Redis again, by what the connection is for.", &["side"];
+    bus_waiting_bytes: IntGauge = "conclave_bus_waiting_bytes", "Bytes that wait to be taken by Redis, or for its answer.", ();
     bus_gaps: IntCounter = "conclave_bus_gaps_total", "Gaps in a session's versions, filled from the store.", ();
     logins: IntCounter = "conclave_logins_total", "Logins that succeeded.", ();
     failed_logins: IntCounter = "conclave_failed_logins_total", "Logins with an unknown name or a wrong password.", ();

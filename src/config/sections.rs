@@ -9,6 +9,9 @@ use super::Problem;
 use super::layers::{Layers, within};
 use super::value::{LogFormat, Setting};
 
+/// Worker threads of a node at most: connections tell threads apart by a bit each.
+pub const MAX_WORKERS: usize = 128;
+
 /// One setting, as the reference page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -105,8 +108,8 @@ sections! {
         /// Origins of web pages that may open a WebSocket, such as `https://chat.example.org`; `*`: all. Pages of the
         /// node's own host always may, and so may programs that are no browsers.
         allowed_origins: Vec<String> = Vec::new();
-        /// Worker threads; 0: one per core.
-        workers: usize = 0, in 0..=1024;
+        /// Worker threads; 0: one per core. A node tells at most 128 apart.
+        workers: usize = 0, in 0..=MAX_WORKERS;
         /// Seconds in which a request's head must have come.
         request_timeout_s: u64 = 10, in 1..=3600;
         /// Seconds that an idle HTTP connection is kept.

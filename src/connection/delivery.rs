@@ -127,13 +127,9 @@ impl Subscriptions {
 
     async fn publish(&self, channel: Channel, payload: Bytes) {
         let Some(bus) = self.0.bus.get() else { return };
-        match bus.publish(channel, payload).await {
-            Ok(()) => self.0.metrics.bus_published.inc(),
-            Err(error) => {
-                // The store has it: whoever misses it finds a gap, or the sweep does.
-                self.0.metrics.bus_failures.inc();
-                tracing::debug!(%error, "not published");
-            }
+        if let Err(error) = bus.publish(channel, payload).await {
+            // The store has it: whoever misses it finds a gap, or the sweep does.
+            tracing::debug!(%error, "not published");
         }
     }
 

@@ -177,13 +177,9 @@ async fn send_all(subscriptions: Subscriptions, bus: Arc<dyn Bus>, mut outgoing:
         }
         for (node, messages) in bundles {
             let payload = NodeMessage::bundle(subscriptions.0.node, &messages);
-            match bus.publish(Channel::Node(node), payload).await {
-                Ok(()) => subscriptions.0.metrics.bus_published.inc(),
-                Err(error) => {
-                    // Calls are sent again, until their deadline.
-                    subscriptions.0.metrics.bus_failures.inc();
-                    tracing::debug!(%error, "another node was not told");
-                }
+            if let Err(error) = bus.publish(Channel::Node(node), payload).await {
+                // Calls are sent again, until their deadline.
+                tracing::debug!(%error, "another node was not told");
             }
         }
     }
@@ -192,7 +188,6 @@ async fn send_all(subscriptions: Subscriptions, bus: Arc<dyn Bus>, mut outgoing:
 impl Incoming for Subscriptions {
     fn message(&self, channel: Channel, payload: Bytes) {
         let Some(lanes) = self.0.lanes.get() else { return };
-        self.0.metrics.bus_received.inc();
         let taken = match channel {
             Channel::Session(_) | Channel::User(_) => lanes.publications.try_send((channel, payload)).is_ok(),
             Channel::Node(_) => lanes.calls.try_send(payload).is_ok(),

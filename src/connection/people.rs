@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::config::MAX_WORKERS;
 use crate::protocol::UserId;
 use crate::store::TokenHash;
 
@@ -157,7 +158,7 @@ pub(super) struct Workers(u128);
 
 impl Workers {
     /// How many there can be.
-    pub(super) const MAX: usize = 128;
+    pub(super) const MAX: usize = u128::BITS as usize;
 
     pub(super) const fn add(&mut self, worker: u16) {
         self.0 |= 1 << worker;
@@ -180,6 +181,9 @@ impl Workers {
         Self(self.0 | others.0)
     }
 }
+
+// The configuration allows no thread that would get no bit.
+const _: () = assert!(MAX_WORKERS <= Workers::MAX);
 
 #[cfg(test)]
 mod tests {

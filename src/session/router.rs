@@ -229,6 +229,12 @@ impl Sessions {
         self.inner.registry.set_closed(false);
     }
 
+    /// Has every session give itself up that nothing is under way in; the next command brings it back.
+    #[cfg(test)]
+    pub(crate) fn let_go(&self) {
+        self.inner.registry.stop_all();
+    }
+
     /// How many sessions are live here.
     pub fn live(&self) -> usize {
         self.inner.registry.live()

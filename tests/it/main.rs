@@ -20,6 +20,7 @@ mod joining;
 mod known_failures;
 mod leaving;
 mod limits;
+mod load;
 mod load_reports;
 mod moderation;
 mod observability;

@@ -204,7 +204,7 @@ impl Node {
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
-        if let Err(error) = subscriptions.meet(Arc::new(sessions.clone())).await {
+        if let Err(error) = subscriptions.meet(sessions.peers()).await {
             tracing::warn!(%error, "other nodes cannot reach this one yet");
         }
         let time = Arc::clone(&clock);

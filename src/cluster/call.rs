@@ -366,8 +366,13 @@ mod tests {
             NodeMessage::Call(Box::new(call))
         };
         let answer = |refused| CallAnswer { id: 9, refused, frame: Frame::text(b"{}") };
-        let asked =
-            Asked { session_id: SESSION, owner: NODE, user_id: USER, connection, frames: vec![Frame::text(b"{}"), Frame::text(b"[]")] };
+        let asked = Asked {
+            session_id: SESSION,
+            owner: NODE,
+            user_id: USER,
+            connection,
+            frames: vec![Frame::text(b"{}"), Frame::text(b"[]")],
+        };
         vec![
             call(Command::SendMsg(body)),
             call(Command::Leave { force: true }),

@@ -15,6 +15,6 @@ pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
 pub use envelope::{ClusterSecret, Wire};
 pub use lease::{Lease, OnTime};
-pub use standing::{Own, Standing};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};
+pub use standing::{Own, Standing};

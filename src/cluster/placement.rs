@@ -179,7 +179,8 @@ impl<T> Calls<T> {
 
     /// Takes out those that have waited `deadline` milliseconds, or whose late answer did not come.
     pub fn expire(&mut self, now: u64, deadline: u64) -> Vec<Pending<T>> {
-        let over = |call: &Pending<T>| now.saturating_sub(call.since) >= deadline || call.late.is_some_and(|at| at <= now);
+        let over =
+            |call: &Pending<T>| now.saturating_sub(call.since) >= deadline || call.late.is_some_and(|at| at <= now);
         if !self.pending.iter().any(over) {
             return Vec::new();
         }

@@ -52,7 +52,11 @@ impl Standing {
         let Some(lost) = own.bus_lost else { return Self::Serves };
         let since = lost.plus_millis(WORD_MS);
         let others = own.nodes.iter().filter(|node| node.node_id != own.node_id);
-        if others.clone().any(|node| node.bus_ok_at.is_some_and(|at| at > since)) { Self::CutOff } else { Self::BusIsGone }
+        if others.clone().any(|node| node.bus_ok_at.is_some_and(|at| at > since)) {
+            Self::CutOff
+        } else {
+            Self::BusIsGone
+        }
     }
 
     /// Whether clients are served.

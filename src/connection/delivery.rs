@@ -161,7 +161,8 @@ impl Subscriptions {
     fn send_afar(&self, parcel: &mut Parcel) {
         let me = self.0.node;
         if parcel.answers.iter().any(|answer| answer.connection.node != me) {
-            let (here, afar) = std::mem::take(&mut parcel.answers).into_iter().partition(|one| one.connection.node == me);
+            let (here, afar) =
+                std::mem::take(&mut parcel.answers).into_iter().partition(|one| one.connection.node == me);
             parcel.answers = here;
             let mut by_node: Vec<(NodeId, SessionId, Vec<CallAnswer>)> = Vec::new();
             for Answer { connection, refused, frame, call, .. } in afar as Vec<Answer> {

@@ -33,13 +33,13 @@ mod socket;
 mod subscriptions;
 mod throttle;
 
+pub use crate::cluster::{Caller, ConnectionKey};
 pub use actor::upgrade;
 pub use address::{Answer, Deliveries, Origin, Parcel, Peers, Presence, ReplySlot};
-pub use crate::cluster::{Caller, ConnectionKey};
+pub use hub::Found;
 pub use node::{ConnectionParts, Connections, SessionPort};
 pub use recovery::Recovery;
 pub use socket::prepare_socket;
-pub use hub::Found;
 pub use subscriptions::Subscriptions;
 
 #[cfg(test)]

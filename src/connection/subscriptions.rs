@@ -13,8 +13,8 @@ use crate::store::TokenHash;
 use crate::telemetry::Metrics;
 
 use super::hub::{CloseAll, HubHandle};
-use super::people::{People, Workers};
 use super::peers::{Lanes, Missed};
+use super::people::{People, Workers};
 use super::shards::Shards;
 use super::{ConnectionKey, Presence};
 

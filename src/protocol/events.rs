@@ -248,7 +248,9 @@ impl<'de> Deserialize<'de> for SessionEvent {
             body: Box<serde_json::value::RawValue>,
         }
         let Wire { r#type, body } = Wire::deserialize(deserializer)?;
-        Self::read(&r#type, body.get()).ok_or_else(|| D::Error::custom("no event of this version"))?.map_err(D::Error::custom)
+        Self::read(&r#type, body.get())
+            .ok_or_else(|| D::Error::custom("no event of this version"))?
+            .map_err(D::Error::custom)
     }
 }
 

@@ -124,14 +124,23 @@ fn what_was_given_back_comes_again_in_another_line_only() {
 /// What happens next on the way between a sender and two nodes that may own the session.
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { repeatable: bool },
+    Submit {
+        repeatable: bool,
+    },
     /// The message at this place of those under way arrives, and stays for a double where `again`.
-    Arrive { index: usize, again: bool },
-    Lose { index: usize },
+    Arrive {
+        index: usize,
+        again: bool,
+    },
+    Lose {
+        index: usize,
+    },
     /// The owner answers its oldest call.
     Answer,
     /// The session moves to the other node, which is told nothing; `died`: the old one never answers again.
-    Move { died: bool },
+    Move {
+        died: bool,
+    },
     Time,
 }
 

@@ -70,7 +70,10 @@ async fn a_message_reaches_members_on_every_node_and_its_sender_is_answered() {
         assert_eq!(msg["sender_id"], users[1].id.to_string());
     }
     assert_eq!([nodes[0].sessions.live(), nodes[1].sessions.live(), nodes[2].sessions.live()], [1, 0, 0]);
-    assert_eq!(three.refused("kick_user", json!({"session_id": session, "user_id": users[0].id})).await, "permission_denied");
+    assert_eq!(
+        three.refused("kick_user", json!({"session_id": session, "user_id": users[0].id})).await,
+        "permission_denied"
+    );
 }
 
 #[actix_web::test]
@@ -276,7 +279,8 @@ async fn a_rotator_on_another_node_is_asked_behind_its_answer_and_holders_anywhe
     three.event("InviteUserToSession").await;
     drop(one);
     let key_holder = owner.id;
-    until("the first is still here", || nodes[0].subscriptions.people_here().iter().all(|(id, _)| *id != key_holder)).await;
+    until("the first is still here", || nodes[0].subscriptions.people_here().iter().all(|(id, _)| *id != key_holder))
+        .await;
     let accept = json!({"session_id": session, "inviter_id": member.id, "accepted": true});
     three.call("accept_join_session_approval", accept).await;
     let asked = two.event("SendRoomKeyNotification").await;

@@ -23,7 +23,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use program::{check_config, stop_signal};
+pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
 use upkeep::{Upkeep, UpkeepParts};
@@ -178,12 +178,7 @@ impl Node {
     async fn build(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let data_dir = config.store.data_dir.clone();
-        let options = SqliteOptions {
-            readers: config.store.readers,
-            wal_bytes: config.store.wal_bytes,
-            ..SqliteOptions::new(&data_dir)
-        };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).await?);
+        let store = open_store(&config).await?;
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
@@ -328,6 +323,16 @@ impl Node {
         }
         self.store.close().await;
     }
+}
+
+/// The store that is configured.
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let options = SqliteOptions {
+        readers: config.store.readers,
+        wal_bytes: config.store.wal_bytes,
+        ..SqliteOptions::new(&config.store.data_dir)
+    };
+    Ok(Arc::new(SqliteStore::open(&options).await?))
 }
 
 /// A bound address.

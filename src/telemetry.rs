@@ -34,7 +34,9 @@ pub enum LogError {
 /// If the level is no filter, or logs are set up already.
 pub fn init_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
     let filter = EnvFilter::builder().parse(&settings.log_level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that takes no more (a full disk) is no reason to panic, which is what saying so on the same stream does.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match settings.log_format {
         LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

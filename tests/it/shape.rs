@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("src/store", &["protocol", "session::state"]),
     ("src/cluster", &["protocol", "session::state", "store", "telemetry"]),
     ("src/client", &["protocol"]),
+    ("src/admin", &["protocol", "session::state", "store"]),
     ("src/accounts", &["protocol", "config", "store", "cluster", "session", "telemetry"]),
     ("src/session", &["protocol", "config", "store", "cluster", "connection", "telemetry"]),
 ];

@@ -35,7 +35,7 @@ use crate::config::{Config, MAX_WORKERS};
 use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
-use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
+use crate::session::{Clock, MayTakeOver, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{
     BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
 };
@@ -188,14 +188,15 @@ impl Node {
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
         subscriptions.attach(Arc::clone(&bus));
+        // The embedded store has a lock on its directory: there is no other node.
+        let is_alone = true;
         let parts = SessionParts {
             store: Arc::clone(&store),
             commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
-            // The embedded store has a lock on its directory: whoever owned its sessions before is dead.
-            may_take_over: Arc::new(|| true),
+            may_take_over: may_take_over(is_alone, &lease),
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
@@ -241,7 +242,7 @@ impl Node {
             hurried_sweep_every: Duration::from_millis(config.cluster.cut_off_sweep_ms),
             bus_is_gone: Arc::default(),
             reconnect_spread_ms: config.shutdown.reconnect_spread_ms,
-            is_alone: true,
+            is_alone,
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
         Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
@@ -392,6 +393,12 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }
+}
+
+/// A node that is alone takes at once what its former life owned.
+fn may_take_over(is_alone: bool, lease: &Arc<Lease>) -> MayTakeOver {
+    let lease = Arc::clone(lease);
+    Arc::new(move || is_alone || lease.is_old())
 }
 
 fn retention(config: &Config) -> Retention {

@@ -92,8 +92,9 @@ mod tests {
     fn a_node_serves_unless_it_is_cut_off_dead_or_draining() {
         let (before, after) = ([node(1, 9000), node(2, 10_000)], [node(1, 9000), node(2, 14_000)]);
         let (me_only, lost) = ([node(1, 20_000)], Some(Timestamp::from_millis(10_000)));
-        let table: [(bool, bool, Option<Timestamp>, &[NodeRow], Standing); 8] = [
-            (true, false, None, &[], Standing::Serves),
+        let none: &[NodeRow] = &[];
+        let table = [
+            (true, false, None, none, Standing::Serves),
             (true, false, lost, &before, Standing::BusIsGone),
             (true, false, lost, &after, Standing::CutOff),
             (true, false, lost, &me_only, Standing::BusIsGone),

@@ -237,8 +237,7 @@ impl Sessions {
 
     /// For what other nodes tell this one. Held weakly: it reaches connections, which reach it.
     pub fn peers(&self) -> Weak<dyn Peers> {
-        let inner = Arc::downgrade(&self.inner);
-        inner
+        Arc::<Inner>::downgrade(&self.inner)
     }
 
     /// How many sessions are live here.

@@ -209,13 +209,16 @@ impl SessionActor {
         }
         let presence = &self.shared.presence;
         let online = |user_id| presence.connection_of(user_id).is_some();
+        let rotating = live.state.rotation_under_way().map(|(epoch, _)| epoch);
         for ask in live.state.due_asks(self.shared.clock.now(), &online) {
             let to = ask.to();
             let spoke = speaker.filter(|(user_id, _)| *user_id == to);
             if spoke.is_some() {
                 self.rotator_at = spoke;
             }
-            let known = self.rotator_at.filter(|(user_id, _)| *user_id == to).map(|(_, connection)| connection);
+            // Once the rotation is over, the connection that it was spoken on may be long gone.
+            let at = self.rotator_at.filter(|(user_id, _)| *user_id == to && rotating == Some(ask.epoch()));
+            let known = at.or(spoke).map(|(_, connection)| connection);
             if let Some(connection) = known.or_else(|| presence.connection_of(to)) {
                 self.growing.asks.push((connection, ask));
             }

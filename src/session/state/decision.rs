@@ -47,6 +47,13 @@ impl AskFor {
             Self::NewKey { to, .. } | Self::Key { to, .. } => *to,
         }
     }
+
+    /// Which key it is about.
+    pub const fn epoch(&self) -> KeyEpoch {
+        match self {
+            Self::NewKey { epoch, .. } | Self::Key { epoch, .. } => *epoch,
+        }
+    }
 }
 
 /// A decision in the making.

@@ -25,6 +25,7 @@ mod moderation;
 mod observability;
 mod order;
 mod programs;
+mod racing;
 mod refusals;
 mod room_keys;
 mod rotation;

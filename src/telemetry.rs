@@ -34,7 +34,9 @@ pub enum LogError {
 /// If the level is no filter, or logs are set up already.
 pub fn init_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
     let filter = EnvFilter::builder().parse(&settings.log_level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that takes no more (a full disk) is no reason to panic, which is what saying so on the same stream does.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match settings.log_format {
         LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -136,6 +138,11 @@ metrics! {
     session_panics: IntCounter = "conclave_session_panics_total", "Sessions that stopped by a bug.", ();
     mailbox_depth: Histogram = "conclave_session_mailbox_depth", "Commands already waiting for a session when one more came.", DEPTH;
     mailbox_full: IntCounter = "conclave_session_mailbox_full_total", "Commands refused because too many were waiting.", ();
+    calls_waiting: IntGauge = "conclave_calls_waiting", "Commands that wait for a session to be found, or for the node that it lives on.", ();
+    calls_sent: IntCounter = "conclave_calls_sent_total", "Commands sent to the node that their session lives on.", ();
+    calls_resent: IntCounter = "conclave_calls_resent_total", "Times that commands were sent again: lost, unanswered, or the session had moved.", ();
+    calls_expired: IntCounter = "conclave_calls_expired_total", "Commands refused because their session was not found, or its node did not answer, in time.", ();
+    node_messages_dropped: IntCounter = "conclave_node_messages_dropped_total", "Messages between nodes that were dropped because too many waited.", ();
     commit_rows: Histogram = "conclave_commit_batch_rows", "Rows of one transaction.", ROWS;
     commit_seconds: Histogram = "conclave_commit_batch_seconds", "Seconds that one transaction took.", SECONDS;
     commit_queue: IntGauge = "conclave_commit_queue", "Commits that wait for the next transaction.", ();
@@ -146,7 +153,11 @@ metrics! {
     members_without_key: IntGauge = "conclave_members_without_key", "Members of encrypted sessions without the current key, in the whole store.", ();
     bus_published: IntCounter = "conclave_bus_published_total", "Messages sent to other nodes.", ();
     bus_received: IntCounter = "conclave_bus_received_total", "Messages from other nodes.", ();
-    bus_failures: IntCounter = "conclave_bus_failures_total", "Messages that the bus did not take.", ();
+    bus_dropped: IntCounterVec = "conclave_bus_dropped_total", "Messages that did not leave, by reason; whoever missed them reads the store.", &["reason"];
+    bus_rejected: IntCounterVec = "conclave_bus_rejected_total", "Envelopes on the bus that were not opened, by reason.", &["reason"];
+    bus_missed: IntCounter = "conclave_bus_missed_total", "Channels that were told to read the store, because the bus may have lost something.", ();
+    bus_reconnects: IntCounterVec = "conclave_bus_reconnects_total", "Attempts to connect to Redis again, by what the connection is for.", &["side"];
+    bus_waiting_bytes: IntGauge = "conclave_bus_waiting_bytes", "Bytes that wait to be taken by Redis, or for its answer.", ();
     bus_gaps: IntCounter = "conclave_bus_gaps_total", "Gaps in a session's versions, filled from the store.", ();
     logins: IntCounter = "conclave_logins_total", "Logins that succeeded.", ();
     failed_logins: IntCounter = "conclave_failed_logins_total", "Logins with an unknown name or a wrong password.", ();

@@ -30,10 +30,20 @@ impl fmt::Display for Channel {
     }
 }
 
+/// The longest message, in bytes. What is longer is not sent: whoever misses it reads the store.
+pub const MAX_MESSAGE: usize = 32 << 20;
+
 /// The bus is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bus is unavailable: {0}")]
 pub struct BusError(pub String);
+
+impl BusError {
+    /// A message is longer than [`MAX_MESSAGE`].
+    pub fn too_large(bytes: usize) -> Self {
+        Self(format!("a message of {bytes} bytes is longer than the bus takes"))
+    }
+}
 
 /// Takes what comes from other nodes.
 pub trait Incoming: Send + Sync {
@@ -103,13 +113,19 @@ impl LocalBus {
 #[async_trait]
 impl Bus for LocalBus {
     async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
+        let is_too_large = payload.len() > MAX_MESSAGE;
         let nodes = self.nodes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (index, peer) in nodes.iter().enumerate() {
-            if index != self.me && peer.channels.contains(&channel) {
+            if index == self.me || !peer.channels.contains(&channel) {
+                continue;
+            }
+            if is_too_large {
+                peer.incoming.missed(channel);
+            } else {
                 peer.incoming.message(channel, payload.clone());
             }
         }
-        Ok(())
+        if is_too_large { Err(BusError::too_large(payload.len())) } else { Ok(()) }
     }
 
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {

@@ -9,6 +9,9 @@ use super::Problem;
 use super::layers::{Layers, within};
 use super::value::{LogFormat, Setting};
 
+/// Worker threads of a node at most: connections tell threads apart by a bit each.
+pub const MAX_WORKERS: usize = 128;
+
 /// One setting, as the reference page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -105,8 +108,8 @@ sections! {
         /// Origins of web pages that may open a WebSocket, such as `https://chat.example.org`; `*`: all. Pages of the
         /// node's own host always may, and so may programs that are no browsers.
         allowed_origins: Vec<String> = Vec::new();
-        /// Worker threads; 0: one per core.
-        workers: usize = 0, in 0..=1024;
+        /// Worker threads; 0: one per core. A node tells at most 128 apart.
+        workers: usize = 0, in 0..=MAX_WORKERS;
         /// Seconds in which a request's head must have come.
         request_timeout_s: u64 = 10, in 1..=3600;
         /// Seconds that an idle HTTP connection is kept.
@@ -259,6 +262,14 @@ sections! {
         lease_s: u64 = 15, in 2..=3600;
         /// Seconds between sweeps, which find what the bus has lost.
         sweep_s: u64 = 30, in 1..=3600;
+        /// Milliseconds between sweeps while no node has the bus: nothing else delivers between nodes then.
+        cut_off_sweep_ms: u64 = 2000, in 100..=3_600_000;
+        /// Milliseconds that a request waits for a session that moves, or for the node that it lives on.
+        call_deadline_ms: u64 = 10_000, in 100..=60_000;
+        /// Bytes of such requests that may wait; beyond, they are refused with `overloaded`.
+        call_bytes: usize = 67_108_864, in 1_048_576..=17_179_869_184;
+        /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
+        roll_call_ms: u64 = 3000, in 100..=60_000;
     }
 
     /// Logs.

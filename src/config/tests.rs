@@ -108,6 +108,7 @@ fn all_that_is_wrong_is_said_at_once() {
         environment: vec![
             ("CONCLAVE__CONNECTIONS__HEARTBEAT_S".to_owned(), "0".to_owned()),
             ("CONCLAVE__E2EE__ROOM_KEY_LIFETIME_S".to_owned(), "a week".to_owned()),
+            ("CONCLAVE__HTTP__WORKERS".to_owned(), "129".to_owned()),
             ("CONCLAVE__HTTP__TLS__CERT".to_owned(), "cert.pem".to_owned()),
             ("CONCLAVE__TELEMETRY__LOG_FORMAT".to_owned(), "xml".to_owned()),
             ("CONCLAVE_OTHER".to_owned(), "none of ours".to_owned()),
@@ -116,6 +117,7 @@ fn all_that_is_wrong_is_said_at_once() {
     };
     let expected = [
         ("http.listen", "expected an address and a port, such as \"127.0.0.1:8080\""),
+        ("http.workers", "expected 0 to 128"),
         ("e2ee.room_key_lifetime_s", "expected a whole number from 0"),
         ("connections.heartbeat_s", "expected 1 to 3600"),
         ("telemetry.log_format", "expected \"pretty\" or \"json\""),

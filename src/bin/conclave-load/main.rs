@@ -1,49 +1,90 @@
-//! `conclave-load`: measures a server under load, verifies what it delivers, and shows what it found.
+//! `conclave-load`: puts a server under load, measures it, and verifies what it delivers.
+//!
+//! ```text
+//! arguments, plan        what is asked for
+//! target, machine        where the nodes are; what this machine allows
+//! users, setup           users, connections and sessions to speak with
+//! crowd, wire            thousands of WebSockets on one thread
+//! engine/                what is said and heard on them
+//! verify/                PURE: what was promised, checked
+//! measures, sampling     figures as they come in
+//! audit                  the server's history, read at the end
+//! run                    one run, from its set-up to its outcome
+//! report/                the outcome, told
+//! ```
 
+mod arguments;
+mod audit;
+mod crowd;
+mod engine;
+mod machine;
+mod measures;
+mod outcome;
+mod plan;
 mod report;
+mod rotation;
+mod run;
+mod sampling;
+mod setup;
+mod stop;
+mod tally;
+mod target;
+mod users;
+mod verify;
+mod wire;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 
-/// Measures a Conclave server under load and verifies what it delivers.
-#[derive(Debug, Parser)]
-#[command(name = "conclave-load", version)]
-enum Arguments {
-    /// Show a report that was written with --json: its table, or its page with --html.
-    Render {
-        report: PathBuf,
-        /// Make the page, in this file.
-        #[arg(long, value_name = "FILE")]
-        html: Option<PathBuf>,
-    },
-    /// Tell what got better and worse from one report to another, and whether it is more than noise.
-    Compare {
-        a: PathBuf,
-        b: PathBuf,
-        /// Also if they asked for different things.
-        #[arg(long)]
-        force: bool,
-    },
-}
+use crate::arguments::{Arguments, Command, Common};
+use crate::plan::Plan;
+use crate::report::model::Setting;
+use crate::run::Outcome;
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse() {
-        Arguments::Render { report, html } => report::render(&report, html.as_deref()).and_then(|text| say(&text)),
-        Arguments::Compare { a, b, force } => report::compare(&a, &b, force).and_then(|text| say(&text)),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match go(&Arguments::parse().command) {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("conclave-load: {error:#}");
-            ExitCode::from(2)
+            if stop::asked() { ExitCode::from(stop::INTERRUPTED) } else { ExitCode::from(2) }
         }
     }
 }
 
+fn go(command: &Command) -> Result<ExitCode> {
+    let (plan, common) = match command {
+        Command::Fanout(options) => (Plan::fanout(options)?, &options.common),
+        Command::Rooms(options) => (Plan::rooms(options)?, &options.common),
+        Command::Direct(options) => (Plan::direct(options)?, &options.common),
+        Command::Churn(options) => (Plan::churn(options)?, &options.common),
+        Command::Rotation(options) => {
+            options.check()?;
+            return measured("rotation", options.settings(), &options.common, || rotation::run(options));
+        }
+        Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
+        Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
+    };
+    measured(plan.scenario, plan.settings.clone(), common, || run::run(&plan, common))
+}
+
+/// Runs a scenario, and tells what it found.
+fn measured(
+    scenario: &str,
+    settings: Vec<Setting>,
+    common: &Common,
+    run: impl FnOnce() -> Result<Outcome>,
+) -> Result<ExitCode> {
+    stop::listen()?;
+    outcome::check_places(common)?;
+    let started_at = jiff::Timestamp::now();
+    outcome::tell(run()?, scenario, settings, common, started_at)
+}
+
 /// A closed pipe is an error and no panic.
-fn say(text: &str) -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+fn say(text: &str) -> Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -47,13 +47,6 @@ impl AskFor {
             Self::NewKey { to, .. } | Self::Key { to, .. } => *to,
         }
     }
-
-    /// Which key it is about.
-    pub const fn epoch(&self) -> KeyEpoch {
-        match self {
-            Self::NewKey { epoch, .. } | Self::Key { epoch, .. } => *epoch,
-        }
-    }
 }
 
 /// A decision in the making.

@@ -1,51 +1,42 @@
 //! Commits: one transaction for a batch of sessions, guarded by fence and version.
 //!
-//! The guard comes first and tells which sessions are still this node's; only their rows are written. If a row is
-//! refused the transaction is undone and each session tries alone.
+//! A batch is taken apart ([`Part`]) where it comes from, and written in one visit to the thread that commits. The guard
+//! of each session comes before its rows and tells whether it is still this node's. If a row is refused the transaction
+//! is undone and each session tries alone.
 
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
-
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, ToSql, TransactionBehavior, params};
 
 use super::SqliteStore;
-use super::column::{Columns, Hex, int, json};
-use super::plan::{EventRow, Plan, RecentRow, head_columns};
-use super::statement::Rows;
-use super::writer::{WriteError, primary_code};
-use crate::protocol::{NodeId, SessionId};
+use super::column::{int, json};
+use super::committer::Desk;
+use super::plan::{Plan, Runs};
+use crate::protocol::{ClientId, NodeId, SessionId, UserId};
 use crate::session::state::Change;
 use crate::store::{CommitError, SessionCommit};
 
 type Outcomes = Vec<Result<(), CommitError>>;
 
-static PUT_EVENTS: LazyLock<Rows> =
-    LazyLock::new(|| Rows::new("INSERT INTO events (session_id, seq, version, json)", "(?, ?, ?, ?)", ""));
+const PUT_EVENT: &str = "INSERT INTO events (session_id, seq, version, json) VALUES (?1, ?2, ?3, ?4)";
 
-static PUT_RECENT: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new("INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time)", "(?, ?, ?, ?, ?)", "")
-});
+const PUT_RECENT: &str =
+    "INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-pub(super) static FORGET: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new("DELETE FROM recent_msgs WHERE (session_id, sender, client_msg_id) IN (", "(?, ?, ?)", ")")
-});
+pub(super) const FORGET: &str = "DELETE FROM recent_msgs WHERE session_id = ?1 AND sender = ?2 AND client_msg_id = ?3";
 
-/// Rows: session, fence, previous version, version, last seq, last time, key messages, wants keys.
 pub(super) const GUARD: &str = "
-    UPDATE sessions SET version = c.value->>3, last_seq = c.value->>4, last_time = c.value->>5,
-        key_messages = c.value->>6, wants_keys = c.value->>7
-    FROM json_each(?2) AS c
-    WHERE session_id = unhex(c.value->>0) AND owner_node = ?1 AND fence = c.value->>1 AND version = c.value->>2
-        AND ended_at IS NULL
-    RETURNING session_id";
+    UPDATE sessions SET version = ?5, last_seq = ?6, last_time = ?7, key_messages = ?8, wants_keys = ?9
+    WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3 AND version = ?4 AND ended_at IS NULL";
 
 const MAKE: &str = "
     INSERT INTO sessions (session_id, creator, client_session_id, owner_node, fence, version, last_seq, last_time,
         key_messages, wants_keys)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 
+const MADE_BEFORE: &str = "SELECT 1 FROM sessions WHERE creator = ?1 AND client_session_id = ?2";
+
 /// Rows: session, e2ee on, epoch, since when a rotation is open.
-const PUT_HEAD_COLUMNS: &str = "
+pub(super) const PUT_HEAD_COLUMNS: &str = "
     UPDATE sessions SET e2ee_on = head.value->>1, key_epoch = head.value->>2, rotating_since = head.value->>3
     FROM json_each(?1) AS head WHERE session_id = unhex(head.value->>0)";
 
@@ -63,195 +54,238 @@ pub(super) const TELL_OF_CLOSED: &str = "
             OR EXISTS (SELECT 1 FROM invitations AS i
                 WHERE i.session_id = unhex(w.value->>0) AND i.invitee = u.user_id))";
 
+/// One session's part of a batch.
+#[derive(Debug)]
+pub(super) struct Part {
+    session_id: SessionId,
+    fence: u64,
+    previous_version: u64,
+    version: u64,
+    last_seq: u64,
+    last_time: i64,
+    key_messages: u64,
+    wants_keys: bool,
+    /// Who makes the session with this commit, and their own id for it.
+    creator: Option<UserId>,
+    client_session_id: Option<ClientId>,
+    plan: Plan,
+}
+
+/// Why nothing of a batch is stored, or may not be.
+#[derive(Debug)]
+enum Failure {
+    /// Nothing is stored: it is one row that the store does not take, rather than the store that takes none.
+    RefusedRow(rusqlite::Error),
+    /// Nothing is stored.
+    Undone(rusqlite::Error),
+    /// `COMMIT` itself failed in a way that leaves it open.
+    Unknown(rusqlite::Error),
+}
+
 impl SqliteStore {
     pub(super) async fn commit_batch(&self, node_id: NodeId, batch: &[SessionCommit]) -> Outcomes {
-        match self.try_batch(node_id, batch).await {
-            Ok(outcomes) => outcomes,
-            Err(WriteError::Undone(error)) if batch.len() > 1 && is_refused_row(&error) => {
-                let mut outcomes = Vec::with_capacity(batch.len());
-                for commit in batch {
-                    outcomes.push(match self.try_batch(node_id, std::slice::from_ref(commit)).await {
-                        Ok(outcome) => outcome.into_iter().next().unwrap_or(Err(CommitError::NotOwner)),
-                        Err(error) => Err(failure(&error)),
-                    });
-                }
-                outcomes
-            }
-            Err(error) => vec![Err(failure(&error)); batch.len()],
-        }
-    }
-
-    async fn try_batch(&self, node_id: NodeId, batch: &[SessionCommit]) -> Result<Outcomes, WriteError> {
-        let mut write = self.writer.begin().await?;
-        let outcomes = match write_batch(write.connection(), node_id, batch).await {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                if is_refused_row(&error) {
-                    write.undo().await;
-                }
-                return Err(error.into());
-            }
-        };
+        let parts: Vec<Part> = batch.iter().map(Part::of).collect();
         let recalls =
             batch.iter().flat_map(|commit| &commit.writes).any(|write| matches!(write.change, Change::Recall(_)));
-        if recalls {
-            write.commit_and_forget().await?
-        } else {
-            write.commit().await?
-        }
-        Ok(outcomes)
+        let node_id = node_id.to_string();
+        self.writer.commit(recalls, move |desk| write_batch(desk, &node_id, &parts)).await.unwrap_or_else(|_| {
+            let gone = || CommitError::Unknown("the thread that commits failed".to_owned());
+            batch.iter().map(|_| Err(gone())).collect()
+        })
     }
 }
 
-async fn write_batch(
-    connection: &mut SqliteConnection,
-    node_id: NodeId,
-    batch: &[SessionCommit],
-) -> sqlx::Result<Outcomes> {
-    let owned = guard(connection, node_id, batch).await?;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    let mut plan = Plan::default();
-    let mut heads = Vec::new();
-    for commit in batch {
-        let outcome = match commit.previous_version {
-            0 => make(connection, node_id, commit).await?,
-            _ if owned.contains(&commit.session_id) => Ok(()),
-            _ => Err(CommitError::NotOwner),
-        };
-        if outcome.is_ok() {
-            plan.add(commit);
-            heads.extend(head_columns(commit));
+/// On the thread that commits.
+fn write_batch(desk: &mut Desk, node_id: &str, parts: &[Part]) -> Outcomes {
+    match try_batch(desk, node_id, parts) {
+        Ok(outcomes) => outcomes,
+        Err(Failure::RefusedRow(_)) if parts.len() > 1 => {
+            parts.iter().flat_map(|part| write_batch(desk, node_id, std::slice::from_ref(part))).collect()
         }
-        outcomes.push(outcome);
+        Err(failure) => parts.iter().map(|_| Err(failure.told())).collect(),
     }
-    write_plan(connection, plan, &heads).await?;
+}
+
+fn try_batch(desk: &mut Desk, node_id: &str, parts: &[Part]) -> Result<Outcomes, Failure> {
+    let connection = desk.connection().map_err(Failure::Undone)?;
+    let written = write_transaction(connection, node_id, parts);
+    match &written {
+        Ok(_) => {}
+        Err(Failure::RefusedRow(_) | Failure::Undone(_)) => desk.close_unless_idle(),
+        Err(Failure::Unknown(_)) => desk.close(),
+    }
+    written
+}
+
+fn write_transaction(connection: &mut Connection, node_id: &str, parts: &[Part]) -> Result<Outcomes, Failure> {
+    // Dropped before its commit it is undone.
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Failure::of_statement)?;
+    let outcomes = write_parts(&transaction, node_id, parts).map_err(Failure::of_statement)?;
+    transaction.commit().map_err(Failure::of_commit)?;
     Ok(outcomes)
 }
 
-async fn guard(
-    connection: &mut SqliteConnection,
-    node_id: NodeId,
-    batch: &[SessionCommit],
-) -> sqlx::Result<BTreeSet<SessionId>> {
-    let rows: Vec<_> = batch
+fn write_parts(connection: &Connection, node_id: &str, parts: &[Part]) -> rusqlite::Result<Outcomes> {
+    let mut statements = Statements::of(connection)?;
+    parts
         .iter()
-        .filter(|commit| commit.previous_version > 0)
-        .map(|commit| {
-            (
-                Hex::from(commit.session_id),
-                int(commit.fence),
-                int(commit.previous_version),
-                int(commit.version),
-                int(commit.last_seq),
-                commit.last_time.as_millis(),
-                int(commit.key_messages),
-                u8::from(commit.wants_keys),
-            )
+        .map(|part| {
+            let outcome = match part.creator {
+                Some(creator) => part.make(connection, node_id, creator)?,
+                None if part.previous_version == 0 => {
+                    Err(CommitError::Refused("a session is made with its record".to_owned()))
+                }
+                None => part.guard(&mut statements, node_id)?,
+            };
+            if outcome.is_ok() {
+                part.write(connection, &mut statements)?;
+            }
+            Ok(outcome)
         })
-        .collect();
-    if rows.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let rows = sqlx::query(GUARD).bind(node_id.to_string()).bind(json(&rows)).fetch_all(connection).await?;
-    Ok(rows.iter().filter_map(|row: &SqliteRow| row.session().ok()).collect())
+        .collect()
 }
 
-async fn make(
-    connection: &mut SqliteConnection,
-    node_id: NodeId,
-    commit: &SessionCommit,
-) -> sqlx::Result<Result<(), CommitError>> {
-    let Some(head) = &commit.head else {
-        return Ok(Err(CommitError::Refused("a session is made with its record".to_owned())));
-    };
-    let client_id = commit.client_session_id.as_ref().map(|id| &*id.0);
-    let made = sqlx::query(MAKE)
-        .bind(&commit.session_id.as_bytes()[..])
-        .bind(&head.creator.as_bytes()[..])
-        .bind(client_id)
-        .bind(node_id.to_string())
-        .bind(int(commit.fence))
-        .bind(int(commit.version))
-        .bind(int(commit.last_seq))
-        .bind(commit.last_time.as_millis())
-        .bind(int(commit.key_messages))
-        .bind(commit.wants_keys)
-        .execute(&mut *connection)
-        .await?;
-    if made.rows_affected() == 1 {
-        return Ok(Ok(()));
-    }
-    let before = sqlx::query("SELECT 1 FROM sessions WHERE creator = ?1 AND client_session_id = ?2")
-        .bind(&head.creator.as_bytes()[..])
-        .bind(client_id)
-        .fetch_optional(connection)
-        .await?;
-    Ok(Err(if before.is_some() { CommitError::AlreadyMade } else { CommitError::NotOwner }))
+/// The statements that every batch needs, prepared.
+struct Statements<'a> {
+    guard: CachedStatement<'a>,
+    put_event: CachedStatement<'a>,
+    put_recent: CachedStatement<'a>,
+    forget: CachedStatement<'a>,
 }
 
-async fn write_plan<H: serde::Serialize>(
-    connection: &mut SqliteConnection,
-    plan: Plan<'_>,
-    heads: &[H],
-) -> sqlx::Result<()> {
-    let Plan { events, remember, forget, recalls, keys, people, ends, heads: records, people_written } = plan;
-    PUT_EVENTS
-        .run(connection, &events, |row: &EventRow, values| {
-            values.push(&row.session_id.as_bytes()[..]);
-            values.push(int(row.seq));
-            values.push(int(row.version));
-            values.push(row.json.as_str());
+impl<'a> Statements<'a> {
+    fn of(connection: &'a Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            guard: connection.prepare_cached(GUARD)?,
+            put_event: connection.prepare_cached(PUT_EVENT)?,
+            put_recent: connection.prepare_cached(PUT_RECENT)?,
+            forget: connection.prepare_cached(FORGET)?,
         })
-        .await?;
-    FORGET
-        .run(connection, &forget, |(session_id, sender, client_msg_id), values| {
-            values.push(&session_id.as_bytes()[..]);
-            values.push(&sender.as_bytes()[..]);
-            values.push(&*client_msg_id.0);
-        })
-        .await?;
-    PUT_RECENT
-        .run(connection, &remember, |row: &RecentRow<'_>, values| {
-            values.push(&row.session_id.as_bytes()[..]);
-            values.push(&row.sender.as_bytes()[..]);
-            values.push(&*row.client_msg_id.0);
-            values.push(int(row.seq));
-            values.push(row.time.as_millis());
-        })
-        .await?;
-    run(connection, recalls.into_statements().chain(keys.into_statements()).chain(people.into_statements())).await?;
-    if !heads.is_empty() {
-        run(connection, [(PUT_HEAD_COLUMNS, json(heads))]).await?;
     }
-    run(connection, records.into_statements().chain(ends.into_statements())).await?;
-    if !people_written.is_empty() {
-        let people = json(&people_written.into_iter().collect::<BTreeSet<_>>());
-        run(connection, [(TELL_OF_CLOSED, people)]).await?;
+}
+
+impl Part {
+    fn of(commit: &SessionCommit) -> Self {
+        let making = commit.head.as_ref().filter(|_| commit.previous_version == 0);
+        Self {
+            session_id: commit.session_id,
+            fence: commit.fence,
+            previous_version: commit.previous_version,
+            version: commit.version,
+            last_seq: commit.last_seq,
+            last_time: commit.last_time.as_millis(),
+            key_messages: commit.key_messages,
+            wants_keys: commit.wants_keys,
+            creator: making.map(|head| head.creator),
+            client_session_id: commit.client_session_id.clone(),
+            plan: Plan::of(commit),
+        }
+    }
+
+    fn guard(&self, statements: &mut Statements<'_>, node_id: &str) -> rusqlite::Result<Result<(), CommitError>> {
+        let taken = statements.guard.execute(params![
+            self.session_id.as_bytes(),
+            node_id,
+            int(self.fence),
+            int(self.previous_version),
+            int(self.version),
+            int(self.last_seq),
+            self.last_time,
+            int(self.key_messages),
+            self.wants_keys,
+        ])?;
+        Ok(if taken == 1 { Ok(()) } else { Err(CommitError::NotOwner) })
+    }
+
+    fn make(
+        &self,
+        connection: &Connection,
+        node_id: &str,
+        creator: UserId,
+    ) -> rusqlite::Result<Result<(), CommitError>> {
+        let client_id = self.client_session_id.as_ref().map(|id| &*id.0);
+        let made = connection.prepare_cached(MAKE)?.execute(params![
+            self.session_id.as_bytes(),
+            creator.as_bytes(),
+            client_id,
+            node_id,
+            int(self.fence),
+            int(self.version),
+            int(self.last_seq),
+            self.last_time,
+            int(self.key_messages),
+            self.wants_keys,
+        ])?;
+        if made == 1 {
+            return Ok(Ok(()));
+        }
+        let mut before = connection.prepare_cached(MADE_BEFORE)?;
+        let before = before.query_row(params![creator.as_bytes(), client_id], |_| Ok(())).optional()?;
+        Ok(Err(if before.is_some() { CommitError::AlreadyMade } else { CommitError::NotOwner }))
+    }
+
+    /// The rows, once the guard has let them pass.
+    fn write(&self, connection: &Connection, statements: &mut Statements<'_>) -> rusqlite::Result<()> {
+        let (session, plan) = (self.session_id.as_bytes(), &self.plan);
+        for row in &plan.events {
+            let text = Text(row.frame.json());
+            statements.put_event.execute(params![session, int(row.seq), int(self.version), text])?;
+        }
+        for (sender, client_msg_id) in &plan.forget {
+            statements.forget.execute(params![session, sender.as_bytes(), &*client_msg_id.0])?;
+        }
+        for row in &plan.remember {
+            let (seq, time) = (int(row.seq), row.time.as_millis());
+            statements.put_recent.execute(params![session, row.sender.as_bytes(), &*row.client_msg_id.0, seq, time])?;
+        }
+        for runs in [&plan.recalls, &plan.keys, &plan.people, &plan.heads, &plan.ends] {
+            run(connection, runs)?;
+        }
+        if !plan.written_for.is_empty() {
+            connection.prepare_cached(TELL_OF_CLOSED)?.execute([json(&plan.written_for)])?;
+        }
+        Ok(())
+    }
+}
+
+fn run(connection: &Connection, runs: &Runs) -> rusqlite::Result<()> {
+    for (sql, rows) in runs.statements() {
+        connection.prepare_cached(sql)?.execute([rows])?;
     }
     Ok(())
 }
 
-async fn run(
-    connection: &mut SqliteConnection,
-    statements: impl IntoIterator<Item = (&'static str, String)>,
-) -> sqlx::Result<()> {
-    for (sql, rows) in statements {
-        sqlx::query(sql).bind(rows).execute(&mut *connection).await?;
+/// JSON that was encoded here, bound as it is.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
     }
-    Ok(())
 }
 
-/// Whether it is one row that the store does not take, rather than the store that takes none.
-fn is_refused_row(error: &sqlx::Error) -> bool {
-    const TOO_BIG: i32 = 18;
-    const CONSTRAINT: i32 = 19;
-    const MISMATCH: i32 = 20;
-    primary_code(error).is_some_and(|code| [TOO_BIG, CONSTRAINT, MISMATCH].contains(&code))
-}
+impl Failure {
+    fn of_statement(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
+                Self::RefusedRow(error)
+            }
+            Some(_) | None => Self::Undone(error),
+        }
+    }
 
-fn failure(error: &WriteError) -> CommitError {
-    match error {
-        WriteError::Undone(error) => CommitError::Refused(error.to_string()),
-        WriteError::Unknown(error) => CommitError::Unknown(error.to_string()),
+    fn of_commit(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull) => Self::Undone(error),
+            Some(_) | None => Self::Unknown(error),
+        }
+    }
+
+    fn told(&self) -> CommitError {
+        match self {
+            Self::RefusedRow(error) | Self::Undone(error) => CommitError::Refused(error.to_string()),
+            Self::Unknown(error) => CommitError::Unknown(error.to_string()),
+        }
     }
 }

@@ -10,6 +10,7 @@ mod accounts;
 mod claims;
 mod column;
 mod commit;
+mod committer;
 mod inbox;
 mod nodes;
 mod open;
@@ -17,7 +18,6 @@ mod overview;
 mod plan;
 mod reads;
 mod snapshot;
-mod statement;
 mod sweep;
 #[cfg(test)]
 mod tests;

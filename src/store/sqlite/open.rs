@@ -7,9 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqlSafeStr};
 use uuid::Uuid;
 
@@ -28,11 +26,18 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
     (2, "nodes", include_str!("../migrations/sqlite/0002_nodes.sql")),
 ];
 
-/// Pages in the WAL after which a commit copies them into the database.
-const CHECKPOINT_PAGES: &str = "4000";
-
-/// How long a statement waits for a lock; only emptying the WAL and its readers ever meet.
-const BUSY: Duration = Duration::from_secs(1);
+/// What every connection is set to.
+pub(super) const PRAGMAS: [(&str, &str); 7] = [
+    ("synchronous", "FULL"),
+    ("foreign_keys", "OFF"),
+    // Milliseconds that a statement waits for a lock; only emptying the WAL and its readers ever meet.
+    ("busy_timeout", "1000"),
+    ("secure_delete", "ON"),
+    ("temp_store", "MEMORY"),
+    ("cache_size", "-32768"),
+    // Pages in the WAL after which a commit copies them into the database.
+    ("wal_autocheckpoint", "4000"),
+];
 
 /// How long a read waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -44,15 +49,9 @@ pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
     let connect = SqliteConnectOptions::new()
         .filename(&file)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(false)
-        .busy_timeout(BUSY)
         .statement_cache_capacity(256)
-        .pragma("secure_delete", "ON")
-        .pragma("temp_store", "MEMORY")
-        .pragma("cache_size", "-32768")
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .disable_statement_logging();
+    let connect = PRAGMAS.into_iter().fold(connect, |connect, (pragma, value)| connect.pragma(pragma, value));
     let wal = options.data_dir.join(WAL);
     let writer = Writer::open(connect.clone(), wal, options.wal_bytes).await.map_err(failed)?;
     migrate(&mut *writer.connections().acquire().await.map_err(failed)?).await?;

@@ -1,31 +1,32 @@
-//! A batch of commits taken apart by table: what each session changed, as few statements with many rows each.
+//! A session's commit taken apart by table, as rows that can travel to the thread that writes them.
 //!
-//! Sessions share no rows, so the order between them is free; within one session the order is kept table by table.
-//! A statement takes all its rows as one JSON text, except the two that every message needs ([`super::commit`]).
+//! Within a session the order is kept table by table. The rows that messages need ([`super::commit`]) are bound one by
+//! one; what is rarer goes as one JSON text of rows for each statement.
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::column::{self, DELETED, Hex, end, int, json, left_word, role_word};
-use super::snapshot::RareKeys;
-use crate::protocol::{ClientId, Happening, SessionEvent, SessionId, Timestamp, UserId};
-use crate::session::state::{Change, Member};
+use super::column::{DELETED, Hex, end, int, json, left_word, role_word};
+use super::commit::PUT_HEAD_COLUMNS;
+use crate::protocol::{ClientId, Frame, Happening, SessionEvent, Timestamp, UserId};
+use crate::session::state::{Change, E2ee, Head, Member, Phase};
+use crate::store::records::RareKeys;
 use crate::store::{SessionCommit, Write};
 
 /// A row of `events`.
 #[derive(Debug)]
 pub(super) struct EventRow {
-    pub(super) session_id: SessionId,
     pub(super) seq: u64,
-    pub(super) version: u64,
-    pub(super) json: String,
+    /// Its text is the row's.
+    pub(super) frame: Frame,
 }
 
 /// A row of `recent_msgs`.
 #[derive(Debug)]
-pub(super) struct RecentRow<'a> {
-    pub(super) session_id: SessionId,
+pub(super) struct RecentRow {
     pub(super) sender: UserId,
-    pub(super) client_msg_id: &'a ClientId,
+    pub(super) client_msg_id: ClientId,
     pub(super) seq: u64,
     pub(super) time: Timestamp,
 }
@@ -39,55 +40,56 @@ impl Runs {
         let row = json(row);
         match self.0.last_mut() {
             Some((last, rows)) if *last == sql => {
-                rows.push(',');
-                rows.push_str(&row);
+                rows.insert_str(rows.len() - 1, &format!(",{row}"));
             }
-            Some(_) | None => self.0.push((sql, format!("[{row}"))),
+            Some(_) | None => self.0.push((sql, format!("[{row}]"))),
         }
     }
 
     /// Each statement with its parameter.
-    pub(super) fn into_statements(self) -> impl Iterator<Item = (&'static str, String)> {
-        self.0.into_iter().map(|(sql, rows)| (sql, rows + "]"))
+    pub(super) fn statements(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(sql, rows)| (*sql, rows.as_str()))
     }
 }
 
-/// What a batch writes.
+/// What a session's commit writes.
 #[derive(Debug, Default)]
-pub(super) struct Plan<'a> {
+pub(super) struct Plan {
     /// Rows for the end of `events`.
     pub(super) events: Vec<EventRow>,
     /// Rows for `recent_msgs`, after those to forget are gone.
-    pub(super) remember: Vec<RecentRow<'a>>,
+    pub(super) remember: Vec<RecentRow>,
     /// Keys of `recent_msgs`.
-    pub(super) forget: Vec<(SessionId, UserId, &'a ClientId)>,
+    pub(super) forget: Vec<(UserId, ClientId)>,
     /// Texts that go; after `events`.
     pub(super) recalls: Runs,
     /// Room keys and inbox events; before `people`, since the end of a session looks up whose keys go.
     pub(super) keys: Runs,
     /// Members, departures, restrictions, join requests, invitations.
     pub(super) people: Runs,
-    /// Tasks that were taken in, sessions that ended; at the end.
-    pub(super) ends: Runs,
-    /// Records of sessions that changed.
+    /// The session's record, where it changed.
     pub(super) heads: Runs,
+    /// Tasks that were taken in, and the session's end.
+    pub(super) ends: Runs,
     /// Everybody whom a row was written for: if their account is closed, the session is told.
-    pub(super) people_written: Vec<(Hex, Hex)>,
+    pub(super) written_for: BTreeSet<(Hex, Hex)>,
 }
 
-impl<'a> Plan<'a> {
-    /// Adds one session's commit.
-    pub(super) fn add(&mut self, commit: &'a SessionCommit) {
+impl Plan {
+    /// Of one session's commit.
+    pub(super) fn of(commit: &SessionCommit) -> Self {
+        let mut plan = Self::default();
         if let Some(head) = &commit.head {
-            let row = (Hex::from(commit.session_id), json(head), &commit.creation_reply);
-            self.heads.add(PUT_HEAD, &row);
+            plan.heads.add(PUT_HEAD_COLUMNS, &head_columns(commit.session_id.into(), head));
+            plan.heads.add(PUT_HEAD, &(Hex::from(commit.session_id), json(head), &commit.creation_reply));
         }
         for write in &commit.writes {
-            self.add_write(commit, write);
+            plan.add(commit, write);
         }
+        plan
     }
 
-    fn add_write(&mut self, commit: &'a SessionCommit, write: &'a Write) {
+    fn add(&mut self, commit: &SessionCommit, write: &Write) {
         let session = Hex::from(commit.session_id);
         match &write.change {
             Change::PutMember(member) => self.put_member(session, member),
@@ -108,7 +110,7 @@ impl<'a> Plan<'a> {
                 let time = request.time.as_millis();
                 let row = (session, user, &request.leave_message, &request.public_key, time, notices);
                 self.people.add(PUT_JOIN_REQUEST, &row);
-                self.people_written.push((session, user));
+                self.written_for.insert((session, user));
             }
             Change::RemoveJoinRequest(user) => self.people.add(REMOVE_JOIN_REQUEST, &(session, Hex::from(*user))),
             Change::PutInvitation(invitation) => {
@@ -116,7 +118,7 @@ impl<'a> Plan<'a> {
                 let expires_at = invitation.expires_at.as_millis();
                 let row = (session, invitee, inviter, expires_at, u8::from(invitation.lapsed), &invitation.notice);
                 self.people.add(PUT_INVITATION, &row);
-                self.people_written.push((session, invitee));
+                self.written_for.insert((session, invitee));
             }
             Change::RemoveInvitation(invitee, inviter) => {
                 self.people.add(REMOVE_INVITATION, &(session, Hex::from(*invitee), Hex::from(*inviter)));
@@ -134,7 +136,7 @@ impl<'a> Plan<'a> {
                 self.keys.add(DROP_ROOM_KEYS_OF, &(session, Hex::from(*user)));
                 self.keys.add(DROP_INBOX_KEYS_OF, &(session, Hex::from(*user)));
             }
-            Change::Event(event) => self.put_event(commit, event, write),
+            Change::Event(event) => self.put_event(event, write),
             Change::Recall(event) => {
                 let row = (session, int(event.seq), text(write, || event.encode()));
                 self.recalls.add(BLANK_EVENT, &row);
@@ -152,7 +154,7 @@ impl<'a> Plan<'a> {
                     self.keys.add(REMOVE_INBOX, &(Hex::from(*user), inbox_id));
                 }
             }
-            Change::Forget(sender, client_msg_id) => self.forget_msg(commit.session_id, *sender, client_msg_id),
+            Change::Forget(sender, client_msg_id) => self.forget_msg(*sender, client_msg_id),
             Change::TaskDone(id) => self.ends.add(REMOVE_TASK, &(session, id)),
             Change::End => self.end_session(commit, session),
         }
@@ -171,35 +173,32 @@ impl<'a> Plan<'a> {
             RareKeys::column(&member.keys),
         );
         self.people.add(PUT_MEMBER, &row);
-        self.people_written.push((session, user));
+        self.written_for.insert((session, user));
     }
 
-    fn put_event(&mut self, commit: &'a SessionCommit, event: &'a SessionEvent, write: &Write) {
-        let session_id = commit.session_id;
-        let (seq, version) = (event.seq, commit.version);
-        self.events.push(EventRow { session_id, seq, version, json: text(write, || event.encode()) });
+    fn put_event(&mut self, event: &SessionEvent, write: &Write) {
+        let seq = event.seq;
+        let frame = write.frame.clone().unwrap_or_else(|| Frame::text(&event.encode()));
+        self.events.push(EventRow { seq, frame });
         if let Happening::Msg(msg) = &event.what
-            && let Some(client_msg_id) = &msg.client_msg_id
+            && let Some(client_msg_id) = msg.client_msg_id.clone()
         {
-            let (sender, time) = (msg.sender_id, event.time);
-            self.remember.push(RecentRow { session_id, sender, client_msg_id, seq, time });
+            self.remember.push(RecentRow { sender: msg.sender_id, client_msg_id, seq, time: event.time });
         }
     }
 
-    /// All that is to be forgotten goes first; what the same batch put before is not put at all.
-    fn forget_msg(&mut self, session_id: SessionId, sender: UserId, client_msg_id: &'a ClientId) {
-        // A session's rows are the last ones: nothing before them is looked at.
-        let own = self.remember.iter().rev().take_while(|row| row.session_id == session_id);
-        let found = own.enumerate().find(|(_, row)| row.sender == sender && row.client_msg_id == client_msg_id);
-        if let Some(from_end) = found.map(|(index, _)| index) {
-            self.remember.remove(self.remember.len() - 1 - from_end);
+    /// All that is to be forgotten goes first; what the same commit put before is not put at all.
+    fn forget_msg(&mut self, sender: UserId, client_msg_id: &ClientId) {
+        let known = |row: &RecentRow| row.sender == sender && row.client_msg_id == *client_msg_id;
+        if let Some(index) = self.remember.iter().rposition(known) {
+            self.remember.remove(index);
         }
-        self.forget.push((session_id, sender, client_msg_id));
+        self.forget.push((sender, client_msg_id.clone()));
     }
 
     fn end_session(&mut self, commit: &SessionCommit, session: Hex) {
         let row = (session, commit.last_time.as_millis(), DELETED);
-        self.remember.retain(|recent| recent.session_id != commit.session_id);
+        self.remember.clear();
         for sql in END_KEYS {
             self.keys.add(sql, &row);
         }
@@ -337,10 +336,8 @@ const END_SESSION: [&str; 3] = [
      FROM json_each(?1) AS ended WHERE session_id = unhex(ended.value->>0)",
 ];
 
-/// The parts of a session's record that reads and figures need, as a row of [`super::commit`]'s statement.
-pub(super) fn head_columns(commit: &SessionCommit) -> Option<impl Serialize + use<>> {
-    use crate::session::state::{E2ee, Phase};
-    let head = commit.head.as_ref()?;
+/// The parts of a session's record that reads and figures need, as a row of [`PUT_HEAD_COLUMNS`].
+fn head_columns(session: Hex, head: &Head) -> impl Serialize + use<> {
     let (e2ee_on, key_epoch, rotating_since) = match &head.e2ee {
         E2ee::Off { .. } => (0, None, None),
         E2ee::On(keys) => {
@@ -348,8 +345,8 @@ pub(super) fn head_columns(commit: &SessionCommit) -> Option<impl Serialize + us
                 Phase::Steady | Phase::Marked { .. } => None,
                 Phase::Rotating(rotation) => Some(rotation.since.as_millis()),
             };
-            (1, keys.current.as_ref().map(|current| column::int(current.epoch.0)), since)
+            (1, keys.current.as_ref().map(|current| int(current.epoch.0)), since)
         }
     };
-    Some((Hex::from(commit.session_id), e2ee_on, key_epoch, rotating_since))
+    (session, e2ee_on, key_epoch, rotating_since)
 }

@@ -1,4 +1,5 @@
-//! The one place that writes: a connection behind a fair queue, its transactions, and the size of the WAL.
+//! The one place that writes: who has the turn, small transactions, and the size of the WAL. Batches of commits are
+//! written by a thread of their own ([`super::committer`]), in their turn.
 //!
 //! Whoever holds the [`Writer`]'s lock is the only one in this process that writes, and the lock on the data directory
 //! keeps other processes out: `SQLITE_BUSY` cannot happen between writers. A [`Write`] that is dropped before its
@@ -16,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::column::failed;
+use super::committer::{Committer, Desk, Gone};
 use crate::protocol::Timestamp;
 use crate::store::{StoreError, StoreResult};
 
@@ -36,6 +38,8 @@ pub(super) struct Writer {
     writing: SqlitePool,
     /// Another one, for the probe alone.
     probing: SqlitePool,
+    /// Another one, for commits of sessions.
+    committer: Committer,
     wal: PathBuf,
     wal_bytes: u64,
     /// A recalled text may still be in the WAL.
@@ -85,6 +89,7 @@ impl From<WriteError> for StoreError {
 impl Writer {
     /// Opens the connection that writes.
     pub(super) async fn open(connect: SqliteConnectOptions, wal: PathBuf, wal_bytes: u64) -> sqlx::Result<Self> {
+        let committer = Committer::start(connect.get_filename().to_owned())?;
         let one = || {
             SqlitePoolOptions::new()
                 .max_connections(1)
@@ -95,7 +100,28 @@ impl Writer {
         };
         let probing = one().connect_lazy_with(connect.clone());
         let writing = one().connect_with(connect).await?;
-        Ok(Self { turn: Mutex::new(()), writing, probing, wal, wal_bytes, owed: AtomicBool::new(false) })
+        Ok(Self { turn: Mutex::new(()), writing, probing, committer, wal, wal_bytes, owed: AtomicBool::new(false) })
+    }
+
+    /// Waits for its turn and has the thread that commits write a batch. If a text is recalled in it, returns when the
+    /// WAL has nothing of that any more.
+    pub(super) async fn commit<T: Send + 'static>(
+        &self,
+        recalls: bool,
+        write: impl FnOnce(&mut Desk) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let _turn = self.turn.lock().await;
+        if recalls {
+            self.owed.store(true, Ordering::Release);
+        }
+        let written = self.committer.visit(write).await?;
+        if !self.is_tidy() {
+            match self.writing.acquire().await {
+                Ok(mut connection) => self.keep_wal_short(&mut connection).await,
+                Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
+            }
+        }
+        Ok(written)
     }
 
     /// The connection outside of any transaction.
@@ -126,6 +152,7 @@ impl Writer {
     /// Closes the connections, after what is under way.
     pub(super) async fn close(&self) {
         let _turn = self.turn.lock().await;
+        self.committer.close().await;
         self.probing.close().await;
         self.writing.close().await;
     }
@@ -196,12 +223,6 @@ impl Write<'_> {
     pub(super) async fn undo(mut self) {
         self.done = sqlx::query("ROLLBACK").execute(self.connection()).await.is_ok();
     }
-
-    /// Makes it durable, and returns when the WAL has nothing any more of what was overwritten or removed.
-    pub(super) async fn commit_and_forget(self) -> Result<(), WriteError> {
-        self.writer.owed.store(true, Ordering::Release);
-        self.commit().await
-    }
 }
 
 impl Drop for Write<'_> {
@@ -219,7 +240,7 @@ fn is_full_or_busy(error: &sqlx::Error) -> bool {
 }
 
 /// SQLite's result code without its extension.
-pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let sqlx::Error::Database(error) = error else { return None };
     error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
 }

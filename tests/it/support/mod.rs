@@ -5,6 +5,7 @@ pub(crate) mod contract;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod sessions;
 pub(crate) mod ws;
 

@@ -43,20 +43,32 @@ impl WsFrame {
 /// A client's frame, masked.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5a, 0x11, 0xc3, 0x7e];
+    let mut bytes = head(first, 0x80, payload.len());
+    bytes.extend_from_slice(&MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A server's frame.
+pub(crate) fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = head(first, 0, payload.len());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn head(first: u8, masked: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![first];
-    match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 | short as u8),
+    match len {
+        short @ 0..=125 => bytes.push(masked | short as u8),
         medium @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
+            bytes.push(masked | 126);
             bytes.extend_from_slice(&(medium as u16).to_be_bytes());
         }
         long => {
-            bytes.push(0x80 | 127);
+            bytes.push(masked | 127);
             bytes.extend_from_slice(&(long as u64).to_be_bytes());
         }
     }
-    bytes.extend_from_slice(&MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
@@ -128,7 +140,8 @@ impl Ws {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<(WsFrame, usize)> {
+/// The first frame of a server, and its length, if all of it is there.
+pub(crate) fn parse(bytes: &[u8]) -> Option<(WsFrame, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     assert_eq!(second & 0x80, 0, "a server's frames are not masked");
     assert_eq!(first & 0x70, 0, "no extension was agreed on");

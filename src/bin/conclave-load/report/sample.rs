@@ -62,6 +62,7 @@ pub(crate) fn seeded(seed: u64, factor: f64) -> Report {
         tester: Tester { cpu_share: 0.42, pacing_lag_p99_us: Some(310), is_bottleneck: false, why: None },
         longest_without_service_ms: Some(12.0),
         interrupted: false,
+        failures: Vec::new(),
         notes: Vec::new(),
     }
 }

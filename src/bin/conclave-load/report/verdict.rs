@@ -38,7 +38,8 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn of(report: &Report) -> Self {
-        let failures = failures(&report.counts);
+        let mut failures = failures(&report.counts);
+        failures.extend(report.failures.iter().cloned());
         let (outcome, headline) = if !failures.is_empty() {
             (Outcome::Failed, "The server broke what it promises.".to_owned())
         } else if report.interrupted {

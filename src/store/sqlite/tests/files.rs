@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rusqlite::types::Value;
+
+use super::super::committer::Desk;
 use crate::store::conformance::{NODE, OTHER, Session, report, user};
 use crate::store::{Claim, SqliteOptions, SqliteStore, Store, StoreError};
 
@@ -84,4 +87,21 @@ async fn a_restored_backup_is_another_history() {
     assert_ne!(restored, log);
     store.begin_new_history().await.unwrap();
     assert_ne!(store.sessions_of(user(1)).await.unwrap().remove(0).overview.log, restored);
+}
+
+#[tokio::test]
+async fn the_connection_that_commits_is_set_to_be_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let set = |pragma: &'static str| {
+        let look = move |desk: &mut Desk| {
+            let connection = desk.connection().unwrap();
+            connection.pragma_query_value(None, pragma, |row| row.get::<_, Value>(0)).unwrap()
+        };
+        store.writer.commit(false, look)
+    };
+    assert_eq!(set("journal_mode").await.unwrap(), Value::Text("wal".to_owned()));
+    assert_eq!(set("synchronous").await.unwrap(), Value::Integer(2), "FULL");
+    assert_eq!(set("secure_delete").await.unwrap(), Value::Integer(1));
+    assert_eq!(set("foreign_keys").await.unwrap(), Value::Integer(0));
 }

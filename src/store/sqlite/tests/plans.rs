@@ -21,7 +21,7 @@ async fn statements_of_every_day_find_their_rows_by_an_index() {
         plan::DROP_INBOX_KEYS_OF,
         plan::REMOVE_INBOX,
         plan::BLANK_EVENT,
-        commit::FORGET.text(),
+        commit::FORGET,
         plan::REMOVE_TASK,
     ];
     for sql in statements.into_iter().chain(plan::END_PEOPLE).chain(plan::END_KEYS) {

@@ -1,0 +1,315 @@
+//! One run of a plan: set up, warm up, measure, wait for what is owed, read the histories, tell.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::arguments::Common;
+use crate::engine::{Engine, Phase, Settings};
+use crate::measures::Measures;
+use crate::plan::Plan;
+use crate::report::live::{Live, Moment};
+use crate::report::model::{Counts, ServerProcess};
+use crate::sampling::Sampling;
+use crate::target::Endpoint;
+use crate::users::{self, Keys, User};
+use crate::{audit, machine, setup, stop};
+
+/// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The same after an interruption: whoever interrupts does not want to wait.
+const IMPATIENCE: Duration = Duration::from_secs(3);
+
+/// What a run found.
+pub(crate) struct Outcome {
+    pub(crate) counts: Counts,
+    pub(crate) measures: Measures,
+    pub(crate) servers: Vec<ServerProcess>,
+    /// This program's processor time over that of one core.
+    pub(crate) share_of_a_core: f64,
+    pub(crate) seconds: f64,
+    pub(crate) longest_wait_us: Option<u64>,
+    /// What went wrong beside the counts, and how often.
+    pub(crate) failures: Vec<(String, u64)>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) interrupted: bool,
+}
+
+/// Runs a plan.
+pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
+    let limit = machine::raise_connection_limit();
+    let wanted = plan.connections();
+    ensure!(
+        wanted as u64 <= limit,
+        "{wanted} connections are more than the {limit} that the limit of open files allows here: \
+         raise it (ulimit -n), or lower --connections"
+    );
+    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    setup::knock(&endpoints)?;
+    let sampling = Sampling::start(&common.server_pids)?;
+    let users = ready_users(plan, common, &endpoints[0])?;
+    let settings = Settings {
+        connections: wanted,
+        expect_restarts: common.expect_restarts,
+        timeout: common.timeout,
+        give_up: common.patience,
+        payload: common.payload,
+        run: format!("{:08x}", rand::random::<u32>()),
+    };
+    let engine = Engine::new(settings, endpoints)?;
+    let notes = vec![format!("{wanted} connections; the limit of open files allows {limit}")];
+    let cuts = Cutting::new(plan);
+    Run { plan, common, engine, sampling, notes, cuts }.all(&users)
+}
+
+fn ready_users(plan: &Plan, common: &Common, endpoint: &Endpoint) -> Result<Vec<User>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(users::ready(&common.users, endpoint, Keys::Shared, plan.users))
+}
+
+/// The connections that a scenario ends itself.
+struct Cutting {
+    per_second: f64,
+    storms: usize,
+    done: u64,
+    storms_done: usize,
+}
+
+impl Cutting {
+    fn new(plan: &Plan) -> Self {
+        Self { per_second: plan.cuts.per_second, storms: plan.cuts.storms, done: 0, storms_done: 0 }
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    common: &'a Common,
+    engine: Engine,
+    sampling: Sampling,
+    notes: Vec<String>,
+    cuts: Cutting,
+}
+
+impl Run<'_> {
+    fn all(mut self, users: &[User]) -> Result<Outcome> {
+        self.set_up(users)?;
+        self.engine.state.start_speaking(self.plan.pace);
+        self.engine.until(self.common.warmup, |_| stop::asked())?;
+        let seconds = self.measure()?;
+        self.engine.state.stop_speaking();
+        self.sampling.look()?;
+        self.wait_for_answers()?;
+        let patience = || if stop::asked() { IMPATIENCE } else { self.common.patience };
+        let ends = audit::histories(&mut self.engine, self.plan, self.common.payload, patience)?;
+        self.wait_for_deliveries(&ends)?;
+        let outcome = self.conclude(seconds, &ends);
+        Ok(outcome)
+    }
+
+    fn set_up(&mut self, users: &[User]) -> Result<()> {
+        let began = self.engine.state.clock.now();
+        setup::connect(&mut self.engine, users, self.plan.devices)?;
+        let took = self.engine.state.clock.now() - began;
+        setup::clear_away(&mut self.engine, self.plan)?;
+        setup::make_sessions(&mut self.engine, self.plan, users)?;
+        setup::resume(&mut self.engine)?;
+        let connections = self.plan.connections();
+        self.notes.push(format!("connected and authenticated in {:.2} s", took as f64 / 1e6));
+        if let Some(grown) = self.sampling.memory_grown() {
+            let each = grown as f64 / connections as f64 / 1024.0;
+            self.notes.push(format!(
+                "the server's memory grew by {:.1} MiB while they came and their sessions were made: \
+                 {each:.1} KiB a connection",
+                grown as f64 / (1 << 20) as f64
+            ));
+        }
+        Ok(())
+    }
+
+    /// Measures for as long as was asked for; tells how long that was.
+    fn measure(&mut self) -> Result<f64> {
+        self.engine.state.measures.begin(self.engine.state.clock.now());
+        self.sampling.begin()?;
+        let began = self.engine.state.clock.now();
+        let mut live = Live::timed("measuring", self.common.duration);
+        let mut second = 0;
+        loop {
+            let now = self.engine.state.clock.now() - began;
+            let over =
+                now >= self.common.duration.as_micros() as u64 || stop::asked() || self.engine.state.is_hopeless();
+            if now >= (second + 1) * 1_000_000 {
+                second += 1;
+                let moment = self.moment();
+                live.at(Duration::from_micros(now), &moment);
+                self.sampling.look()?;
+            }
+            if over {
+                live.finish();
+                return Ok(now as f64 / 1e6);
+            }
+            self.cut(now)?;
+            self.engine.step()?;
+        }
+    }
+
+    /// A second is over: what happened in it.
+    fn moment(&mut self) -> Moment {
+        let state = &mut self.engine.state;
+        let second = state.measures.next_second();
+        Moment::of(&second, state.ledger.faults().total() + state.tally.errors())
+    }
+
+    /// Ends the connections that are to be ended by now.
+    fn cut(&mut self, now: u64) -> Result<()> {
+        let due = (now as f64 / 1e6 * self.cuts.per_second) as u64;
+        let all = self.plan.connections();
+        while self.cuts.done < due {
+            // A stride that meets all of them, whatever their number.
+            let who = (self.cuts.done * 7919 % all as u64) as usize;
+            let politely = self.cuts.done.is_multiple_of(2);
+            self.cuts.done += 1;
+            if self.engine.state.phase(who) == Phase::Live {
+                self.engine.cut(who, politely)?;
+            }
+        }
+        let part = self.common.duration.as_micros() as u64 / (self.cuts.storms as u64 + 1);
+        if self.cuts.storms_done < self.cuts.storms && now >= part * (self.cuts.storms_done as u64 + 1) {
+            self.cuts.storms_done += 1;
+            self.storm()?;
+        }
+        Ok(())
+    }
+
+    /// Cuts all connections at once, and waits until they are back.
+    fn storm(&mut self) -> Result<()> {
+        let began = self.engine.state.clock.now();
+        let all = self.plan.connections();
+        for who in 0..all {
+            if self.engine.state.phase(who) == Phase::Live {
+                self.engine.cut(who, false)?;
+            }
+        }
+        let over = self.engine.until(self.common.patience, |state| {
+            state.in_phase(Phase::Live) == all || stop::asked() || state.is_hopeless()
+        })?;
+        let took = (self.engine.state.clock.now() - began) as f64 / 1e6;
+        if over && self.engine.state.in_phase(Phase::Live) == all {
+            self.notes.push(format!("all {all} connections were cut at once and had resumed {took:.2} s later"));
+        } else {
+            self.engine.state.fail("not all connections came back after they were cut");
+        }
+        Ok(())
+    }
+
+    /// How long nothing may come before what is still owed counts as lost.
+    fn silence(&self) -> Duration {
+        match (stop::asked(), self.common.expect_restarts) {
+            (true, _) => IMPATIENCE,
+            (false, true) => self.common.patience,
+            (false, false) => SILENCE.min(self.common.patience),
+        }
+    }
+
+    /// Waits until everything that was said has an answer.
+    fn wait_for_answers(&mut self) -> Result<()> {
+        self.wait(|state| state.open() == 0, |state| state.tally.acknowledged + state.tally.delivered)
+    }
+
+    /// Waits until everybody has everything that the histories have.
+    fn wait_for_deliveries(&mut self, ends: &[Option<audit::End>]) -> Result<()> {
+        self.wait(
+            |state| {
+                state.seats().all(|(_, session, delivered)| {
+                    ends[session as usize].is_none_or(|end| delivered.last() >= end.head)
+                })
+            },
+            |state| state.tally.delivered,
+        )
+    }
+
+    /// Waits while there is progress.
+    fn wait(
+        &mut self,
+        done: impl Fn(&crate::engine::State) -> bool,
+        progress: impl Fn(&crate::engine::State) -> u64,
+    ) -> Result<()> {
+        let mut before = progress(&self.engine.state);
+        loop {
+            let silence = self.silence();
+            let mut looked = 0;
+            let over = self.engine.until(silence, |state| {
+                // Looking at everybody is not for each turn.
+                let look = state.now() >= looked + 50_000;
+                if look {
+                    looked = state.now();
+                }
+                look && (done(state) || progress(state) != before)
+            })?;
+            let now = progress(&self.engine.state);
+            if done(&self.engine.state) || !over || now == before || self.engine.state.is_hopeless() {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
+    fn conclude(mut self, seconds: f64, ends: &[Option<audit::End>]) -> Outcome {
+        let state = &mut self.engine.state;
+        let (mut expected, mut absent, mut faults) = (0, 0, Vec::new());
+        for (who, session, delivered) in state.seats() {
+            let here = state.phase(who) == Phase::Live;
+            absent += u64::from(!here);
+            match ends[session as usize] {
+                Some(end) if here => {
+                    expected += end.messages;
+                    faults.push(delivered.faults(end.head));
+                }
+                // What it was given was checked; what it was not given, it could not take, or nobody knows.
+                Some(_) | None => {
+                    expected += delivered.count();
+                    faults.push(delivered.faults(delivered.last()));
+                }
+            }
+        }
+        faults.into_iter().for_each(|faults| state.ledger.add(faults));
+        if absent > 0 {
+            state.fail("at the end a member was not connected and could not be given the rest");
+        }
+        let unread = ends.iter().filter(|end| end.is_none()).count();
+        if unread > 0 {
+            self.notes.push(format!("the histories of {unread} sessions were not read, and not compared"));
+        }
+        state.measures.add_up();
+        let now = state.clock.now();
+        let longest_wait_us = state.ledger.longest_wait(now).map(|(waited, _)| waited);
+        let faults = state.ledger.faults();
+        let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
+        if counts.in_doubt > 0 && !stop::asked() {
+            state.fail("messages had no answer when the run ended");
+        }
+        let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
+        let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
+        let measures = std::mem::replace(&mut state.measures, Measures::new());
+        if state.nodes().len() > 1 {
+            self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
+        }
+        // What failed stays, to be looked at.
+        if whole
+            && !stop::asked()
+            && let Err(error) = setup::delete_sessions(&mut self.engine, self.plan)
+        {
+            self.notes.push(format!("the run's sessions were not deleted: {error:#}"));
+        }
+        Outcome {
+            counts,
+            measures,
+            servers: self.sampling.servers(),
+            share_of_a_core: self.sampling.share_of_a_core(),
+            seconds,
+            longest_wait_us,
+            failures,
+            notes: self.notes,
+            interrupted: stop::asked(),
+        }
+    }
+}

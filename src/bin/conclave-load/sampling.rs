@@ -1,0 +1,91 @@
+//! The server's processes, and this one: processor time over the measurement, memory over the whole run.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::machine;
+use crate::report::model::ServerProcess;
+
+struct Process {
+    pid: u32,
+    cpu_before: Duration,
+    cpu: Duration,
+    rss_before: u64,
+    rss_peak: u64,
+    rss_end: u64,
+}
+
+/// Looks at processes once a second.
+pub(crate) struct Sampling {
+    processes: Vec<Process>,
+    own_before: Duration,
+    own: Duration,
+    began: Instant,
+    wall: Duration,
+}
+
+impl Sampling {
+    /// Looks for the first time; before anything is connected, so that memory for connections can be told.
+    pub(crate) fn start(pids: &[u32]) -> Result<Self> {
+        let process = |&pid: &u32| {
+            let cpu = machine::cpu_time(pid).with_context(|| format!("--server-pid {pid}: no such process here"))?;
+            let rss = machine::resident_bytes(pid)?;
+            Ok(Process { pid, cpu_before: cpu, cpu: Duration::ZERO, rss_before: rss, rss_peak: rss, rss_end: rss })
+        };
+        let processes = pids.iter().map(process).collect::<Result<_>>()?;
+        let own = machine::cpu_time(std::process::id())?;
+        Ok(Self { processes, own_before: own, own: Duration::ZERO, began: Instant::now(), wall: Duration::ZERO })
+    }
+
+    /// The measurement begins.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.began = Instant::now();
+        self.own_before = machine::cpu_time(std::process::id())?;
+        for process in &mut self.processes {
+            // One that was killed meanwhile has a new pid, which nobody told.
+            process.cpu_before = machine::cpu_time(process.pid).unwrap_or(process.cpu_before);
+        }
+        Ok(())
+    }
+
+    /// A second of the measurement is over, or all of it.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.wall = self.began.elapsed();
+        self.own = machine::cpu_time(std::process::id())?.saturating_sub(self.own_before);
+        for process in &mut self.processes {
+            if let Ok(cpu) = machine::cpu_time(process.pid) {
+                process.cpu = cpu.saturating_sub(process.cpu_before);
+            }
+            if let Ok(rss) = machine::resident_bytes(process.pid) {
+                process.rss_end = rss;
+                process.rss_peak = process.rss_peak.max(rss);
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory that came in since the start, of all processes together.
+    pub(crate) fn memory_grown(&self) -> Option<u64> {
+        let grown = self.processes.iter().map(|process| {
+            machine::resident_bytes(process.pid).unwrap_or(process.rss_end).saturating_sub(process.rss_before)
+        });
+        (!self.processes.is_empty()).then(|| grown.sum())
+    }
+
+    /// This program's processor time over that of one core: its engine has one thread.
+    pub(crate) fn share_of_a_core(&self) -> f64 {
+        if self.wall.is_zero() { 0.0 } else { self.own.as_secs_f64() / self.wall.as_secs_f64() }
+    }
+
+    /// The servers, as reports tell them.
+    pub(crate) fn servers(&self) -> Vec<ServerProcess> {
+        let told = |process: &Process| ServerProcess {
+            pid: process.pid,
+            cpu_s: process.cpu.as_secs_f64(),
+            rss_peak_bytes: process.rss_peak,
+            rss_end_bytes: process.rss_end,
+        };
+        self.processes.iter().map(told).collect()
+    }
+}

@@ -1,0 +1,286 @@
+//! The users of runs: registered once, since servers hash passwords slowly on purpose, and kept in a file for the next
+//! run. The file holds passwords and, for those who encrypt, private keys: only its owner may read it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use conclave::client::http::Login;
+use conclave::client::identity::{Identity, PublicKey};
+use conclave::client::secret::Secret;
+use conclave::client::{ClientError, HttpClient};
+use conclave::protocol::{ErrorCode, UserId};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::stop;
+use crate::target::Endpoint;
+
+/// Of a key pair whose private half was thrown away: users who do not encrypt share it.
+const SHARED_KEY: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAq9hGRIGczsRaROcMvd17wgFtCfMozD8m3hk6Osv+lfKbWy2qompSrNuA\
+    uwhXhnMzLqNMTTk22oRn1eRfDMRCVmcBNh5jt58VEW0COy1D/GymcLZ0Ahpas255G+5WjAcLidXh2A84B//J0MLZgh3rD9bR3MV8\
+    pRHpp5H4r0iy0/e9LYOpvzZdMdeDkkA1hYw5HAjHWW+DFeATCjIDMjKB81dzQ2TJfa2oEuWabcH08HDqJcV9YubgEXa2ZwzfyXrw\
+    7yqCJEQakrh+wnNmqC2ZrLIgBLTiEi2+n9otEVeFGvzPPlblwlqkmvG0hz+d1JTNx0tluFdSeU2ezQSsJ/ZJ+wIDAQAB";
+/// Calls to the server at once.
+const AT_ONCE: usize = 16;
+/// Users who are registered before the file is written again.
+const SAVED_EVERY: usize = 256;
+/// How often a call is tried while the server is only busy.
+const ATTEMPTS: u32 = 8;
+/// Bits of the keys of users who encrypt: the smallest that servers take, which are the fastest to make.
+const KEY_BITS: usize = 2048;
+/// A token that is good for less than this is replaced.
+const TOKEN_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// A user of this program.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct User {
+    name: String,
+    password: Secret,
+    pub(crate) user_id: UserId,
+    pub(crate) token: Secret,
+    expires_at_ms: i64,
+    /// PKCS#8 DER in base64, for those with a key pair of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key: Option<Secret>,
+}
+
+/// Which users a scenario needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Who share a public key: nobody encrypts for them.
+    Shared,
+    /// Who have a key pair of their own each.
+    Own,
+}
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    plain: Vec<User>,
+    encrypting: Vec<User>,
+}
+
+/// Tells so many users who can log in at `endpoint`, registering those who are not in the file yet.
+pub(crate) async fn ready(path: &Path, endpoint: &Endpoint, keys: Keys, count: usize) -> Result<Vec<User>> {
+    let mut kept = Kept::open(path)?;
+    let users = match keys {
+        Keys::Shared => &kept.plain,
+        Keys::Own => &kept.encrypting,
+    };
+    let known: Vec<User> = users.iter().take(count).cloned().collect();
+    let http = HttpClient::new(endpoint.server.clone());
+    let mut done = check(&http, known).await?;
+    let begun = SystemTime::now();
+    while done.len() < count {
+        ensure!(!stop::asked(), "stopped while registering users");
+        let some = SAVED_EVERY.min(count - done.len());
+        let more: Vec<User> = stream::iter(0..some)
+            .map(|_| async { register(&http, &new_name(), keys).await })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        done.extend(more);
+        kept.replace(keys, &done);
+        kept.save(path)?;
+        if begun.elapsed().is_ok_and(|elapsed| elapsed > Duration::from_secs(2)) {
+            eprintln!("registered {} of {count} users", done.len());
+        }
+    }
+    kept.replace(keys, &done);
+    kept.save(path)?;
+    Ok(done)
+}
+
+impl User {
+    /// The key pair of a user who has one.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        let key = self.private_key.as_ref().context("a user without a key pair")?;
+        let der = STANDARD.decode(key.expose()).context("a private key is not base64")?;
+        Identity::from_pkcs8_der(&der).context("a private key cannot be read")
+    }
+
+    fn expired(&self) -> bool {
+        let good_until = SystemTime::now() + TOKEN_LASTS;
+        let good_until = good_until.duration_since(UNIX_EPOCH).map_or(i64::MAX, |since| since.as_millis() as i64);
+        self.expires_at_ms < good_until
+    }
+
+    fn logged_in(mut self, login: Login) -> Self {
+        (self.user_id, self.token, self.expires_at_ms) = (login.user_id, login.token, login.expires_at.as_millis());
+        self
+    }
+}
+
+impl Kept {
+    fn open(path: &Path) -> Result<Self> {
+        match fs::read(path) {
+            Ok(bytes) => {
+                let mode = fs::metadata(path)?.permissions().mode();
+                ensure!(
+                    mode & 0o077 == 0,
+                    "{} holds passwords, and others can read it: chmod 600 it, or remove it",
+                    path.display()
+                );
+                serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{} is no file of users: remove it, or name another", path.display()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
+    /// Puts users in the place of the first ones of their kind.
+    fn replace(&mut self, keys: Keys, users: &[User]) {
+        let kept = match keys {
+            Keys::Shared => &mut self.plain,
+            Keys::Own => &mut self.encrypting,
+        };
+        let rest = kept.split_off(users.len().min(kept.len()));
+        *kept = users.iter().cloned().chain(rest).collect();
+    }
+
+    /// Writes a new file beside the old one and puts it in its place: a full disk leaves the old one whole.
+    fn save(&self, path: &Path) -> Result<()> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        let write = || -> io::Result<()> {
+            let mut file: File =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()?;
+            fs::rename(&beside, path)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&beside))).with_context(|| {
+            format!("the users could not be kept in {}: they would have to be registered again", path.display())
+        })
+    }
+}
+
+/// Makes sure that each can log in: the server may be another one by now, or have forgotten a token.
+async fn check(http: &HttpClient, users: Vec<User>) -> Result<Vec<User>> {
+    let check = |user: User| async move {
+        let good = async || http.user(&user.token, user.user_id).await;
+        match persist(good).await {
+            Ok(_) if !user.expired() => return Ok(user),
+            Ok(_) => {}
+            Err(error) if matches!(error.code(), Some(ErrorCode::Unauthenticated | ErrorCode::NotFound)) => {}
+            Err(error) => return Err(unusable(error)),
+        }
+        match persist(async || http.login(&user.name, user.password.expose()).await).await {
+            Ok(login) => Ok(user.logged_in(login)),
+            Err(error) if error.code() == Some(ErrorCode::Unauthenticated) => {
+                let key = match &user.private_key {
+                    Some(_) => user.identity()?.public().clone(),
+                    None => shared_key()?,
+                };
+                let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
+                Ok(user.logged_in(made.map_err(|error| unusable(error))?))
+            }
+            Err(error) => Err(unusable(error)),
+        }
+    };
+    stream::iter(users).map(check).buffered(AT_ONCE).try_collect().await
+}
+
+async fn register(http: &HttpClient, name: &str, keys: Keys) -> Result<User> {
+    let identity = match keys {
+        Keys::Shared => None,
+        Keys::Own => {
+            let made = tokio::task::spawn_blocking(|| Identity::generate(KEY_BITS, &mut rand::rng())).await?;
+            Some(made.context("no key pair")?)
+        }
+    };
+    let key = match &identity {
+        Some(identity) => identity.public().clone(),
+        None => shared_key()?,
+    };
+    let private_key = match &identity {
+        Some(identity) => Some(Secret::new(STANDARD.encode(identity.to_pkcs8_der()?.as_slice()))),
+        None => None,
+    };
+    let password = Secret::new(format!("{:032x}", rand::random::<u128>()));
+    let made = persist(async || http.register(name, password.expose(), &key, None).await).await;
+    let Login { user_id, token, expires_at } = made.map_err(|error| unusable(error))?;
+    Ok(User { name: name.to_owned(), password, user_id, token, expires_at_ms: expires_at.as_millis(), private_key })
+}
+
+fn shared_key() -> Result<PublicKey> {
+    PublicKey::from_base64(SHARED_KEY).context("the shared key cannot be read")
+}
+
+/// A name that nobody has.
+fn new_name() -> String {
+    format!("load-{:016x}", rand::random::<u64>())
+}
+
+/// Repeats a call while the server is only busy.
+async fn persist<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    for attempt in 1..ATTEMPTS {
+        match call().await {
+            Err(ClientError::Refused(refusal)) if refusal.code.retryable() => {
+                let hint = refusal.details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0);
+                let wait = hint.clamp(100 << attempt, 60_000);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    call().await
+}
+
+fn unusable(error: ClientError) -> anyhow::Error {
+    anyhow::Error::new(error).context("the users cannot be made ready")
+}
+
+/// Where users are kept unless another place is named.
+pub(crate) const DEFAULT_FILE: &str = "conclave-load-users.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> User {
+        User {
+            name: name.to_owned(),
+            password: Secret::new("secret".to_owned()),
+            user_id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
+            token: Secret::new("token".to_owned()),
+            expires_at_ms: 1,
+            private_key: None,
+        }
+    }
+
+    #[test]
+    fn users_are_kept_where_only_their_owner_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.json");
+        let mut kept = Kept::open(&path).unwrap();
+        kept.plain = vec![user("a"), user("b"), user("c")];
+        kept.replace(Keys::Shared, &[user("d"), user("e")]);
+        kept.save(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let names = |kept: &Kept| kept.plain.iter().map(|user| user.name.clone()).collect::<String>();
+        assert_eq!(names(&Kept::open(&path).unwrap()), "dec");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Kept::open(&path).err().unwrap().to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_damaged_file_or_a_full_disk_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.json");
+        OpenOptions::new().write(true).create(true).mode(0o600).open(&path).unwrap().write_all(b"{").unwrap();
+        assert!(Kept::open(&path).err().unwrap().to_string().contains("no file of users"));
+        let nowhere = dir.path().join("missing").join("users.json");
+        assert!(Kept::default().save(&nowhere).unwrap_err().to_string().contains("could not be kept"));
+    }
+}

@@ -1,0 +1,225 @@
+//! What all connections of a node share: the envelope's two sides, probes, and the way to whoever listens.
+//!
+//! Invariant: what is handed over was sealed by a node of this cluster for this channel, and comes once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::dial::{Dialer, RedisTrouble};
+use super::names::{Names, Place};
+use crate::cluster::envelope::{ClusterSecret, Kind, Opened, Opener, Rejected, Sealer, Wire};
+use crate::cluster::{Channel, Incoming};
+use crate::protocol::NodeId;
+use crate::telemetry::Metrics;
+
+/// How long nothing more is said of the refused envelopes of one sender.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
+/// Senders that complaints are remembered of; more of them are counted and not named.
+const COMPLAINTS: usize = 64;
+
+/// See the file.
+pub(super) struct Post {
+    pub(super) me: NodeId,
+    pub(super) names: Names,
+    pub(super) dialer: Dialer,
+    pub(super) metrics: Arc<Metrics>,
+    /// Whether channels belong to the servers of a cluster.
+    pub(super) sharded: bool,
+    wire: Wire,
+    version: AtomicU8,
+    sealer: Sealer,
+    opener: Mutex<Opener>,
+    incoming: Arc<dyn Incoming>,
+    probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    next_probe: AtomicU64,
+    complaints: Mutex<HashMap<Option<NodeId>, Instant>>,
+    trouble: Mutex<Option<RedisTrouble>>,
+    hears_everyone: AtomicBool,
+}
+
+/// What a message asks of the listener that took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    Nothing,
+    /// All channels of this node missed something.
+    EverythingMissed,
+}
+
+impl Post {
+    pub(super) fn new(
+        me: NodeId,
+        names: Names,
+        dialer: Dialer,
+        sharded: bool,
+        (secret, wire): (ClusterSecret, Wire),
+        incoming: Arc<dyn Incoming>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            me,
+            names,
+            dialer,
+            metrics,
+            sharded,
+            wire,
+            version: AtomicU8::new(wire.oldest),
+            sealer: Sealer::new(&secret, me),
+            opener: Mutex::new(Opener::new(secret, wire)),
+            incoming,
+            probes: Mutex::default(),
+            next_probe: AtomicU64::new(0),
+            complaints: Mutex::default(),
+            trouble: Mutex::default(),
+            hears_everyone: AtomicBool::new(false),
+        }
+    }
+
+    // Sending.
+
+    /// Which version is written from now on, as far as this release has it.
+    pub(super) fn set_version(&self, version: u8) {
+        self.version.store(version.clamp(self.wire.oldest, self.wire.newest), Ordering::Relaxed);
+    }
+
+    pub(super) fn seal(&self, counter: (u32, u64), place: Place, kind: Kind, payload: &[u8]) -> (String, Vec<u8>) {
+        let name = self.names.name(place);
+        let message = self.sealer.seal(self.version.load(Ordering::Relaxed), counter, &name, kind, payload);
+        (name, message)
+    }
+
+    // Receiving.
+
+    /// Takes what came on a channel that this node listens to.
+    pub(super) fn message(&self, place: Place, name: &str, message: Vec<u8>) -> Asks {
+        let claimed = Opener::claimed(&message);
+        let is_mine = claimed == Some(self.me);
+        match place {
+            // Redis sends a node its own messages too.
+            Place::Channel(_) | Place::Everyone if is_mine => return Asks::Nothing,
+            Place::Channel(_) | Place::Everyone | Place::Probe { .. } => {}
+        }
+        let opened = lock(&self.opener).open(name, message);
+        match opened {
+            Ok(opened) => self.opened(place, opened),
+            Err(rejected) => {
+                self.rejected(claimed, rejected);
+                Asks::Nothing
+            }
+        }
+    }
+
+    fn opened(&self, place: Place, opened: Opened) -> Asks {
+        let Opened { kind, payload, sender: _ } = opened;
+        match (place, kind) {
+            (Place::Channel(channel), Kind::Message) => {
+                self.metrics.bus_received.inc();
+                self.incoming.message(channel, payload);
+            }
+            (Place::Channel(channel), Kind::Missed) => self.missed(channel),
+            (Place::Everyone, Kind::Missed) => return Asks::EverythingMissed,
+            (Place::Probe { .. }, Kind::Probe) => self.probe_is_back(&payload),
+            (Place::Channel(_) | Place::Everyone, Kind::Probe)
+            | (Place::Everyone, Kind::Message)
+            | (Place::Probe { .. }, Kind::Message | Kind::Missed) => {
+                self.rejected(Some(opened.sender), Rejected::Damaged)
+            }
+        }
+        Asks::Nothing
+    }
+
+    /// Tells whoever listens that this channel may have lost something.
+    pub(super) fn missed(&self, channel: Channel) {
+        self.metrics.bus_missed.inc();
+        self.incoming.missed(channel);
+    }
+
+    /// The channel of all nodes is confirmed; whether it ever was before, so that this node may have missed something
+    /// on it. At a node's start nobody relies on it yet.
+    pub(super) fn hears_everyone(&self) -> bool {
+        self.hears_everyone.swap(true, Ordering::Relaxed)
+    }
+
+    fn rejected(&self, claimed: Option<NodeId>, rejected: Rejected) {
+        self.metrics.bus_rejected.with_label_values(&[rejected.reason()]).inc();
+        let mut complaints = lock(&self.complaints);
+        complaints.retain(|_, at| at.elapsed() < COMPLAINT);
+        if complaints.contains_key(&claimed) || complaints.len() >= COMPLAINTS {
+            return;
+        }
+        complaints.insert(claimed, Instant::now());
+        drop(complaints);
+        // The sender is what it says of itself: nobody has proven anything.
+        let sender = claimed.map(|id| id.to_string());
+        tracing::warn!(sender, %rejected, "an envelope on the bus was refused");
+    }
+
+    // Probing.
+
+    /// A probe's payload, and what resolves when it is back.
+    pub(super) fn probe(this: &Arc<Self>) -> (Bytes, Probe) {
+        let number = this.next_probe.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&this.probes).insert(number, sender);
+        (Bytes::copy_from_slice(&number.to_be_bytes()), Probe { post: Arc::clone(this), number, back: receiver })
+    }
+
+    fn probe_is_back(&self, payload: &[u8]) {
+        let number = payload.try_into().map(u64::from_be_bytes).ok();
+        if let Some(waiting) = number.and_then(|number| lock(&self.probes).remove(&number)) {
+            let _ = waiting.send(());
+        }
+    }
+
+    // Trouble.
+
+    /// Keeps the last trouble for who asks, and says it once.
+    pub(super) fn say(&self, side: &'static str, trouble: RedisTrouble) {
+        let mut last = lock(&self.trouble);
+        if last.as_ref() != Some(&trouble) {
+            tracing::warn!(side, %trouble, "the bus is away");
+            *last = Some(trouble);
+        }
+    }
+
+    /// Everything is fine again.
+    pub(super) fn well(&self) {
+        if lock(&self.trouble).take().is_some() {
+            tracing::info!("the bus is back");
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Option<RedisTrouble> {
+        lock(&self.trouble).clone()
+    }
+}
+
+/// A probe under way; it is forgotten with this.
+pub(super) struct Probe {
+    post: Arc<Post>,
+    number: u64,
+    back: oneshot::Receiver<()>,
+}
+
+impl Probe {
+    /// Whether it came back.
+    pub(super) async fn is_back(mut self) -> bool {
+        (&mut self.back).await.is_ok()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        lock(&self.post.probes).remove(&self.number);
+    }
+}
+
+/// Locks; nothing that can panic runs under these locks, so a poisoned one is as good as any.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,312 @@
+//! `conclave-load` against real nodes: a run that is whole passes, and each thing that goes wrong is reported as what
+//! it is, with an exit status that is not 0. These are also the short verified runs of every change; they print their
+//! counts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::{DEADLINE, Node};
+
+/// What a run must not have found.
+const FAULTS: [&str; 6] = ["lost", "missing", "duplicated", "disordered", "undecryptable", "misattributed"];
+
+/// A tester that runs.
+struct Load {
+    child: Child,
+    dir: TempDir,
+}
+
+/// How it ended.
+struct Ended {
+    status: i32,
+    stdout: String,
+    stderr: String,
+    /// `null` where it wrote none.
+    report: Value,
+    _dir: TempDir,
+}
+
+impl Load {
+    fn start(arguments: &str, urls: &[SocketAddr]) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-load"));
+        command.args(arguments.split_whitespace()).args(["--users", "users.json", "--json", "report.json"]);
+        for url in urls {
+            command.args(["--url", &format!("ws://{url}/v1/ws")]);
+        }
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { child: command.spawn().expect("the tester's binary"), dir }
+    }
+
+    async fn run(arguments: &str, urls: &[SocketAddr]) -> Ended {
+        Self::start(arguments, urls).ended().await
+    }
+
+    fn interrupt(&self) {
+        signal(self.child.id(), "-INT");
+    }
+
+    async fn ended(self) -> Ended {
+        let Self { child, dir } = self;
+        let output = output(child).await;
+        let Output { status, stdout, stderr } = output;
+        let report = std::fs::read(dir.path().join("report.json"))
+            .map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).expect("a report is JSON"));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Ended { status: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr), report, _dir: dir }
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+/// What a child printed, when it has ended. One that does not end in time is killed.
+async fn output(child: Child) -> Output {
+    let pid = child.id();
+    let mut ending = tokio::task::spawn_blocking(move || child.wait_with_output());
+    match tokio::time::timeout(6 * DEADLINE, &mut ending).await {
+        Ok(output) => output.expect("no panic").expect("its output"),
+        Err(_) => {
+            signal(pid, "-KILL");
+            let output = ending.await.expect("no panic").expect("its output");
+            panic!("it did not end in time: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+impl Ended {
+    fn count(&self, what: &str) -> u64 {
+        self.report["counts"][what].as_u64().unwrap_or_else(|| panic!("{what} is not in {}", self.said()))
+    }
+
+    fn said(&self) -> String {
+        format!("status {}\n{}\n{}", self.status, self.stdout, self.stderr)
+    }
+
+    /// Asserts that nothing was wrong, and that there was something to be right.
+    #[track_caller]
+    fn passed(&self) {
+        assert_eq!(self.status, 0, "{}", self.said());
+        assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
+        assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
+        FAULTS.iter().for_each(|fault| assert_eq!(self.count(fault), 0, "{fault}: {}", self.said()));
+        println!("{}", self.stdout);
+    }
+
+    /// Asserts that this was wrong, so often, and nothing else.
+    #[track_caller]
+    fn failed_with(&self, fault: &str, times: u64) {
+        assert_eq!(self.status, 1, "{}", self.said());
+        for one in FAULTS {
+            assert_eq!(self.count(one), if one == fault { times } else { 0 }, "{one}: {}", self.said());
+        }
+    }
+
+    /// Asserts that it did not run, and says why.
+    #[track_caller]
+    fn refused(&self, why: &str) {
+        assert_ne!(self.status, 0, "{}", self.said());
+        assert!(self.stderr.contains(why), "no {why:?} in: {}", self.said());
+        assert!(!self.stderr.contains("panicked"), "{}", self.said());
+    }
+}
+
+const ROOMS: &str = "rooms --sessions 3 --members 4 --rate 100 --duration 2s --warmup 200ms";
+
+#[tokio::test]
+async fn rooms_pass_on_a_node_that_keeps_its_promises() {
+    let node = Node::shared().await;
+    let ended = Load::run(ROOMS, &[node.address]).await;
+    ended.passed();
+    let latencies = ended.report["latencies"].as_array().expect("latencies");
+    assert!(latencies.iter().any(|one| one["what"] == "delivery" && one["between"] == "same_node"), "{latencies:?}");
+}
+
+#[tokio::test]
+async fn every_plain_scenario_passes() {
+    let node = Node::shared().await;
+    for scenario in [
+        "fanout --members 12 --speakers 2 --in-flight 4 --devices 2 --connections 24",
+        "direct --sessions 4 --rate 100",
+        "churn --sessions 2 --members 4 --rate 100 --drops 10 --storms 1",
+    ] {
+        let ended = Load::run(&format!("{scenario} --duration 2s --warmup 100ms"), &[node.address]).await;
+        ended.passed();
+        if scenario.starts_with("churn") {
+            assert_eq!(ended.count("reconnects"), 0, "the scenario's own are no failures");
+            let latencies = ended.report["latencies"].as_array().expect("latencies");
+            assert!(latencies.iter().any(|one| one["what"] == "resume"), "{latencies:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn users_are_kept_for_the_next_run() {
+    let node = Node::shared().await;
+    let dir = TempDir::new().expect("a directory");
+    let users = dir.path().join("kept.json");
+    let arguments = format!("direct --sessions 1 --rate 50 --duration 1s --warmup 0s --users {}", users.display());
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-load"));
+        command.args(arguments.split_whitespace()).args(["--url", &format!("ws://{}/v1/ws", node.address)]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the tester's binary");
+        let output = output(child).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let kept: Value = serde_json::from_slice(&std::fs::read(&users).expect("the file")).expect("JSON");
+        names
+            .push(kept["plain"].as_array().expect("users").iter().map(|user| user["name"].clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(names[0].len(), 2);
+    assert_eq!(names[0], names[1]);
+}
+
+#[tokio::test]
+async fn what_a_network_does_to_a_delivery_is_called_by_its_name() {
+    let node = Node::shared().await;
+    for (fault, name) in [
+        (Fault::Drop, "lost"),
+        (Fault::Duplicate, "duplicated"),
+        (Fault::Swap, "disordered"),
+        (Fault::AlterText, "undecryptable"),
+        (Fault::AlterSender, "misattributed"),
+    ] {
+        let proxy = Proxy::start(node.address, fault).await;
+        let ended = Load::run(ROOMS, &[proxy.address]).await;
+        assert!(proxy.has_struck(), "{}", ended.said());
+        ended.failed_with(name, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_nothing_changes_nothing() {
+    let node = Node::shared().await;
+    let proxy = Proxy::start(node.address, Fault::Nothing).await;
+    let ended = Load::run(ROOMS, &[proxy.address]).await;
+    assert!(proxy.has_struck(), "{}", ended.said());
+    ended.passed();
+}
+
+/// Kills a node twice while messages flow through a proxy.
+async fn killed_twice(arguments: &str) -> Ended {
+    let mut node = Node::start(&[]).await;
+    let proxy = Proxy::start(node.address, Fault::Nothing).await;
+    let load = Load::start(arguments, &[proxy.address]);
+    for kill in 1..=2 {
+        let until = Instant::now() + 2 * DEADLINE;
+        while proxy.passed() < 100 * kill {
+            assert!(Instant::now() < until, "messages flow");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        node.kill_and_restart().await;
+        proxy.point_at(node.address);
+    }
+    load.ended().await
+}
+
+const KILLED: &str = "rooms --sessions 2 --members 4 --rate 100 --duration 6s --warmup 0s";
+
+#[tokio::test]
+async fn announced_kills_lose_nothing_and_pass() {
+    let ended = killed_twice(&format!("{KILLED} --expect-restarts")).await;
+    ended.passed();
+    assert!(ended.count("reconnects") >= 16, "{}", ended.said());
+    let without_service = ended.report["longest_without_service_ms"].as_f64().expect("a time");
+    assert!(without_service > 50.0, "{}", ended.said());
+}
+
+#[tokio::test]
+async fn kills_that_nobody_announced_fail_though_nothing_is_lost() {
+    let ended = killed_twice(KILLED).await;
+    assert_eq!(ended.status, 1, "{}", ended.said());
+    FAULTS.iter().for_each(|fault| assert_eq!(ended.count(fault), 0, "{fault}: {}", ended.said()));
+    assert!(
+        ended.stdout.contains("a connection broke") || ended.stdout.contains("A connection broke"),
+        "{}",
+        ended.said()
+    );
+}
+
+#[tokio::test]
+async fn an_interrupted_run_tells_what_it_measured_so_far() {
+    let node = Node::shared().await;
+    let proxy = Proxy::start(node.address, Fault::Nothing).await;
+    let load = Load::start("rooms --sessions 1 --members 3 --rate 50 --duration 1h", &[proxy.address]);
+    let until = Instant::now() + 2 * DEADLINE;
+    while proxy.passed() < 100 {
+        assert!(Instant::now() < until, "messages flow");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    load.interrupt();
+    let ended = load.ended().await;
+    assert_eq!(ended.status, 130, "{}", ended.said());
+    assert_eq!(ended.report["interrupted"], true);
+    assert!(ended.count("delivered") >= 100, "{}", ended.said());
+    FAULTS.iter().for_each(|fault| assert_eq!(ended.count(fault), 0, "{fault}: {}", ended.said()));
+}
+
+/// A server that answers each connection with the same bytes.
+async fn answering(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_is_a_clear_line() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("its address");
+    Load::run(ROOMS, &[gone]).await.refused("no server at ws://");
+    let old = answering("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    Load::run(ROOMS, &[old]).await.refused("another version");
+    let other = answering("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-protocol: chat\r\n\r\n").await;
+    Load::run(ROOMS, &[other]).await.refused("another version");
+    let web = answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+    Load::run(ROOMS, &[web]).await.refused("404 Not Found");
+    let mail = answering("220 mail.example ESMTP\r\n\r\n").await;
+    Load::run(ROOMS, &[mail]).await.refused("did not open a WebSocket");
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_a_clear_line() {
+    for (arguments, why) in [
+        ("rooms --url http://127.0.0.1:1/v1/ws", "expected ws://"),
+        ("rooms --url nonsense", "expected ws://"),
+        ("rooms --connections 1000000 --members 2", "limit of open files"),
+        ("rooms --members 20 --connections 10", "too few"),
+        ("rooms --payload 0", "--payload"),
+        ("rooms --rate 100000 --duration 10h", "shorter --duration"),
+        ("rooms --server-pid 999999999", "no such process"),
+        ("rooms --html /proc/report.html", "/proc/report.html"),
+    ] {
+        let node = Node::shared().await;
+        let urls = if arguments.contains("--url") { &[][..] } else { &[node.address] };
+        Load::run(arguments, urls).await.refused(why);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_pass() {
+    let node = Node::shared().await;
+    let full = PathBuf::from("/dev/full");
+    assert!(full.exists());
+    let arguments = "direct --sessions 1 --rate 50 --duration 1s --warmup 0s --html /dev/full";
+    let ended = Load::run(arguments, &[node.address]).await;
+    ended.refused("/dev/full");
+    assert!(ended.stdout.contains("PASSED"), "what was measured is told: {}", ended.said());
+}

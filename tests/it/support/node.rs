@@ -109,6 +109,13 @@ impl Node {
         http::call(self.address, "GET", path, &[], None).await
     }
 
+    /// What a metric without labels says now.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
     /// A new user, whose name starts with `name`.
     pub(crate) async fn user(&self, name: &str) -> User {
         self.user_with_key(name, keys::SPKI).await

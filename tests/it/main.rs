@@ -33,3 +33,5 @@ mod rotation;
 mod shape;
 mod speaking;
 mod starting;
+mod terminal;
+mod tls;

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::accounts::Account;
 use crate::crowd::{Ask, Crowd};
+use crate::machine::CpuTime;
 use crate::node::{Node, Target};
 use crate::tally::Faults;
 use crate::wire::Heard;
@@ -50,15 +51,21 @@ pub(crate) fn run(options: &Options, target: &Target) -> Result<Faults> {
     let first = connect(&mut crowd, &node, &accounts[..1])?; // what the first one makes, all share
     crowd.say(first, |outgoing| outgoing.request("ping", "{}"))?;
     let before = settle(&mut crowd, node.pid)?;
-    let began = Instant::now();
+    let (began, so_far) = (Instant::now(), CpuTime::of(node.pid)?);
     for nth in (0..connections).step_by(AT_ONCE) {
         let users: Vec<_> =
             (nth..(nth + AT_ONCE).min(connections)).map(|number| accounts[number / per_user].clone()).collect();
         connect(&mut crowd, &node, &users)?;
     }
-    let took = began.elapsed();
+    let (took, cpu) = (began.elapsed(), CpuTime::of(node.pid)?.since(so_far));
     let after = settle(&mut crowd, node.pid)?;
-    println!("idle: {connections} connections of {} users connected and resumed in {took:.2?}", accounts.len());
+    println!(
+        "idle: {connections} connections of {} users connected and resumed in {took:.2?}, node's cpu {:.2} s user + {:.2} s \
+         system",
+        accounts.len(),
+        cpu.user.as_secs_f64(),
+        cpu.system.as_secs_f64(),
+    );
     report("connected", before, after, connections);
 
     let body = format!(r#"{{"session_id":"{session_id}","markdown_text":"hello","is_encrypted":false}}"#);

@@ -25,6 +25,7 @@ mod load;
 mod load_reports;
 mod moderation;
 mod observability;
+mod operators;
 mod order;
 mod programs;
 mod refusals;

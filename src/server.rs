@@ -1,9 +1,10 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come later;
-//! sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
-//! commits finished, the lease given up, the store closed.
+//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come
+//! later; sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
+//! connections sent away, the clients' door shut, sessions and their commits finished, the lease given up, the store
+//! closed, and last the operators' door.
 
 mod bus;
 mod program;
@@ -44,6 +45,9 @@ use crate::telemetry::Metrics;
 /// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
 const BACKLOG: u32 = 4096;
 
+/// What clients have to take their last frames in and to answer the close, when the node stops.
+const GOODBYE: Duration = Duration::from_secs(3);
+
 /// What all listeners have in common. Signals are the program's business, not the library's.
 macro_rules! tuned {
     ($server:expr, $settings:expr, $workers:expr) => {
@@ -55,7 +59,7 @@ macro_rules! tuned {
             .client_disconnect_timeout(Duration::from_secs(5))
             .max_connections(100_000)
             .max_connection_rate(1024)
-            .shutdown_timeout(5)
+            .shutdown_timeout(2)
             .disable_signals()
     };
 }
@@ -322,15 +326,18 @@ impl Node {
     async fn stop(&self, doors: &[ServerHandle], upkeep: &Upkeep) {
         self.readiness.stop();
         upkeep.stop_sweeping();
-        for door in doors {
-            door.pause().await;
-        }
-        // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`.
+        // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`. The
+        // doors stay open meanwhile, so that newcomers and probes are told.
+        let quarter = Duration::from_secs(self.config.shutdown.deadline_s) / 4;
+        self.connections.shut();
         self.connections.close_all(CloseCode::Restart, self.config.shutdown.reconnect_spread_ms);
-        for door in doors {
+        let silent = timeout(GOODBYE.min(quarter), self.connections.gone()).await.is_err();
+        tracing::debug!(silent, "the connections were sent away");
+        let (clients, operations) = doors.split_at(1);
+        for door in clients {
             door.stop(true).await;
         }
-        let left = self.sessions.stop(Duration::from_secs(self.config.shutdown.deadline_s) / 4).await;
+        let left = self.sessions.stop(quarter).await;
         if left > 0 {
             tracing::warn!(left, "sessions did not finish in time");
         }
@@ -340,6 +347,9 @@ impl Node {
             tracing::warn!(%error, "the lease was not given up and will lapse");
         }
         self.store.close().await;
+        for door in operations {
+            door.stop(false).await;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::ws::{self, Ws};
 use crate::support::*;
@@ -100,6 +101,42 @@ async fn sigterm_closes_with_1012_after_a_hint_and_ends_with_0() {
     }
     assert!(hints.iter().all(|hint| *hint <= 60_000), "{hints:?}");
     assert!(node.terminated().await.success());
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_so_and_lets_nobody_in_while_a_client_keeps_silent() {
+    let mut node = Node::start(&[]).await;
+    let mut silent = open(&node).await;
+    within("readiness", async { while status(&node, "/readyz").await != Some(200) {} }).await;
+    node.terminate();
+    assert_eq!(within("the hint", silent.next()).await.map(|frame| frame.opcode), Some(ws::TEXT));
+    assert_eq!(close_code(&mut silent).await, 1012);
+    // It never answers: until the node gives it up, everybody else hears where things stand.
+    let mut readiness = Vec::new();
+    let mut upgrades = Vec::new();
+    while let Some(ready) = status(&node, "/readyz").await {
+        readiness.push(ready);
+        upgrades.extend(status(&node, "/v1/ws").await);
+    }
+    assert!(!readiness.is_empty() && readiness.iter().all(|status| *status == 503), "{readiness:?}");
+    assert!(!upgrades.is_empty() && upgrades.iter().all(|status| *status == 503), "{upgrades:?}");
+    assert!(node.terminated().await.success());
+}
+
+/// The status of an answer; none where the door is shut.
+async fn status(node: &Node, path: &str) -> Option<u16> {
+    let exchange = async {
+        let mut stream = tokio::net::TcpStream::connect(node.address).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.ok()?;
+        std::str::from_utf8(&start[9..]).ok()?.parse().ok()
+    };
+    within("an answer or none", exchange).await
 }
 
 #[tokio::test]

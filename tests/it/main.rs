@@ -37,3 +37,5 @@ mod rotation;
 mod shape;
 mod speaking;
 mod starting;
+mod terminal;
+mod tls;

@@ -1,5 +1,6 @@
 //! What the tests stand on: real nodes, and clients that know nothing but the wire.
 
+pub(crate) mod chat;
 pub(crate) mod client;
 pub(crate) mod contract;
 pub(crate) mod http;

@@ -65,7 +65,10 @@ async fn close_code(ws: &mut Ws) -> u16 {
 
 async fn hangs_up(what: &str, ws: &mut Ws) {
     let end = tokio::time::timeout(Duration::from_secs(4), ws.next()).await;
-    assert!(end.unwrap_or_else(|_| panic!("{what}: the connection stays")).is_none(), "{what}: a frame after the close");
+    assert!(
+        end.unwrap_or_else(|_| panic!("{what}: the connection stays")).is_none(),
+        "{what}: a frame after the close"
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,8 @@ fn history(engine: &mut Engine, plan: &Plan, session: u32, payload: usize, patie
             past.head
         );
         let page = ask_any(engine, plan, session, "fetch_msgs", &body, patience)?;
-        let page: Page<'_> = serde_json::from_str(page.get()).context("a page of history is not that of the contract")?;
+        let page: Page<'_> =
+            serde_json::from_str(page.get()).context("a page of history is not that of the contract")?;
         let before = past.head;
         for event in &page.events {
             take(engine, session, event, &mut past);
@@ -116,7 +117,9 @@ fn ask_any(
     for member in plan.rooms[session as usize].members.iter().cycle() {
         match engine.ask_one(&Ask { who: plan.connection(*member), kind, body: body.to_owned() })? {
             Ok(page) => return Ok(page),
-            Err(AskError::Refused { code, message, retryable: false }) => bail!("{kind} was refused: {message} ({code})"),
+            Err(AskError::Refused { code, message, retryable: false }) => {
+                bail!("{kind} was refused: {message} ({code})")
+            }
             Err(error) => why = error.to_string(),
         }
         if engine.state.clock.now() > end {

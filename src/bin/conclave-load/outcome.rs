@@ -45,13 +45,7 @@ pub(crate) fn tell(
     })
 }
 
-fn report(
-    outcome: Outcome,
-    scenario: &str,
-    options: Vec<Setting>,
-    common: &Common,
-    started_at: Timestamp,
-) -> Report {
+fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Common, started_at: Timestamp) -> Report {
     let Outcome { counts, measures, servers, share_of_a_core, seconds, longest_wait_us, interrupted, notes, .. } =
         outcome;
     let failures = outcome.failures.iter().map(|(why, times)| match times {

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::crowd::{Crowd, Ears, End, Heard};
 use crate::engine::{Ask, Engine, Phase};
 use crate::plan::Plan;
+use crate::report::live::Live;
 use crate::stop;
 use crate::target::Endpoint;
 use crate::users::User;
@@ -21,11 +22,14 @@ const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// How long connecting everybody may take without anybody getting on.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// So many connections take long enough to be shown.
+const SHOWN_FROM: usize = 1000;
+
 /// Hears whether nodes take WebSockets.
 struct Knock(Vec<Option<Result<(), End>>>);
 
 impl Ears for Knock {
-    fn wake(&mut self) {}
+    fn wake(&mut self, _who: usize) {}
 
     fn hear(&mut self, who: usize, heard: Heard<'_>, _outgoing: &mut Outgoing) {
         let answer = match heard {
@@ -80,13 +84,18 @@ pub(crate) fn resume(engine: &mut Engine) -> Result<()> {
     wait_for_all(engine, Phase::Live, "resumed")
 }
 
-fn wait_for_all(engine: &mut Engine, phase: Phase, what: &str) -> Result<()> {
+fn wait_for_all(engine: &mut Engine, phase: Phase, what: &'static str) -> Result<()> {
     let all = engine.state.connections();
     let (mut arrived, mut since) = (0, engine.state.clock.now());
+    let mut live = (all >= SHOWN_FROM).then(|| Live::counting(what, all as u64));
     loop {
         engine.step()?;
         let now = engine.state.in_phase(phase);
+        if let Some(live) = &mut live {
+            live.done(now as u64);
+        }
         if now == all {
+            live.into_iter().for_each(Live::finish);
             return Ok(());
         }
         if now > arrived {
@@ -115,8 +124,10 @@ pub(crate) fn clear_away(engine: &mut Engine, plan: &Plan) -> Result<()> {
     }
     engine.ask_all(&deletions)?;
     let left = memberships.into_iter().filter(|(_, session_id)| !deleted.contains(session_id));
-    let leave = |(who, session_id)| {
-        Ask { who, kind: "leave_session", body: format!(r#"{{"session_id":"{session_id}","force":true}}"#) }
+    let leave = |(who, session_id)| Ask {
+        who,
+        kind: "leave_session",
+        body: format!(r#"{{"session_id":"{session_id}","force":true}}"#),
     };
     engine.ask_all(&left.map(leave).collect::<Vec<_>>())?;
     Ok(())
@@ -137,7 +148,8 @@ pub(crate) fn make_sessions(engine: &mut Engine, plan: &Plan, users: &[User]) ->
     let owner = |nth: usize| plan.connection(plan.rooms[nth].members[0]);
     let new = |nth| Ask { who: owner(nth), kind: "new_session", body: r#"{"name":"load","e2ee_on":false}"#.to_owned() };
     let made = engine.ask_all(&(0..plan.rooms.len()).map(new).collect::<Vec<_>>())?;
-    let ids: Vec<String> = made.iter().map(|made| read(made).map(|Made { session_id }| session_id)).collect::<Result<_>>()?;
+    let ids: Vec<String> =
+        made.iter().map(|made| read(made).map(|Made { session_id }| session_id)).collect::<Result<_>>()?;
     let open = |(nth, id): (usize, &String)| {
         let body = format!(r#"{{"session_id":"{id}","join_policy":"open"}}"#);
         Ask { who: owner(nth), kind: "set_session_info", body }

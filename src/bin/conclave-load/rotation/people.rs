@@ -69,7 +69,8 @@ impl People {
         let old = |own: bool| -> Vec<_> {
             let book = shared.book();
             let members = book.members.iter().enumerate();
-            let of = |(number, member): (usize, &Member)| member.old.iter().map(|old| (number, *old)).collect::<Vec<_>>();
+            let of =
+                |(number, member): (usize, &Member)| member.old.iter().map(|old| (number, *old)).collect::<Vec<_>>();
             members.flat_map(of).filter(|(_, (_, is_own))| *is_own == own).collect()
         };
         for (member, (session_id, _)) in old(true) {

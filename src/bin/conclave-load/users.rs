@@ -180,7 +180,7 @@ async fn check(http: &HttpClient, users: Vec<User>) -> Result<Vec<User>> {
                     None => shared_key()?,
                 };
                 let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
-                Ok(user.logged_in(made.map_err(|error| unusable(error))?))
+                Ok(user.logged_in(made.map_err(unusable)?))
             }
             Err(error) => Err(unusable(error)),
         }
@@ -206,7 +206,7 @@ async fn register(http: &HttpClient, name: &str, keys: Keys) -> Result<User> {
     };
     let password = Secret::new(format!("{:032x}", rand::random::<u128>()));
     let made = persist(async || http.register(name, password.expose(), &key, None).await).await;
-    let Login { user_id, token, expires_at } = made.map_err(|error| unusable(error))?;
+    let Login { user_id, token, expires_at } = made.map_err(unusable)?;
     Ok(User { name: name.to_owned(), password, user_id, token, expires_at_ms: expires_at.as_millis(), private_key })
 }
 

@@ -58,9 +58,8 @@ impl Load {
         let Self { child, dir } = self;
         let output = output(child).await;
         let Output { status, stdout, stderr } = output;
-        let report = std::fs::read(dir.path().join("report.json")).map_or(Value::Null, |bytes| {
-            serde_json::from_slice(&bytes).expect("a report is JSON")
-        });
+        let report = std::fs::read(dir.path().join("report.json"))
+            .map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).expect("a report is JSON"));
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Ended { status: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr), report, _dir: dir }
     }
@@ -165,7 +164,8 @@ async fn users_are_kept_for_the_next_run() {
         let output = output(child).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let kept: Value = serde_json::from_slice(&std::fs::read(&users).expect("the file")).expect("JSON");
-        names.push(kept["plain"].as_array().expect("users").iter().map(|user| user["name"].clone()).collect::<Vec<_>>());
+        names
+            .push(kept["plain"].as_array().expect("users").iter().map(|user| user["name"].clone()).collect::<Vec<_>>());
     }
     assert_eq!(names[0].len(), 2);
     assert_eq!(names[0], names[1]);
@@ -230,7 +230,11 @@ async fn kills_that_nobody_announced_fail_though_nothing_is_lost() {
     let ended = killed_twice(KILLED).await;
     assert_eq!(ended.status, 1, "{}", ended.said());
     FAULTS.iter().for_each(|fault| assert_eq!(ended.count(fault), 0, "{fault}: {}", ended.said()));
-    assert!(ended.stdout.contains("a connection broke") || ended.stdout.contains("A connection broke"), "{}", ended.said());
+    assert!(
+        ended.stdout.contains("a connection broke") || ended.stdout.contains("A connection broke"),
+        "{}",
+        ended.said()
+    );
 }
 
 #[tokio::test]

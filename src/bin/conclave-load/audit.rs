@@ -26,7 +26,12 @@ struct Page<'a> {
 }
 
 /// Reads and compares all histories; tells each session's last event and how many messages of it were owed to members.
-pub(crate) fn histories(engine: &mut Engine, plan: &Plan, payload: usize, patience: Duration) -> Result<Vec<(u64, u64)>> {
+pub(crate) fn histories(
+    engine: &mut Engine,
+    plan: &Plan,
+    payload: usize,
+    patience: Duration,
+) -> Result<Vec<(u64, u64)>> {
     let mut ends = Vec::with_capacity(plan.rooms.len());
     for session in 0..plan.rooms.len() as u32 {
         let past = history(engine, plan, session, payload, patience)?;
@@ -46,7 +51,8 @@ fn history(engine: &mut Engine, plan: &Plan, session: u32, payload: usize, patie
             past.head
         );
         let page = ask_any(engine, plan, session, "fetch_msgs", &body, patience)?;
-        let page: Page<'_> = serde_json::from_str(page.get()).context("a page of history is not that of the contract")?;
+        let page: Page<'_> =
+            serde_json::from_str(page.get()).context("a page of history is not that of the contract")?;
         let before = past.head;
         for event in &page.events {
             take(engine, session, event, &mut past);
@@ -86,7 +92,9 @@ fn ask_any(
     for member in plan.rooms[session as usize].members.iter().cycle() {
         match engine.ask_one(&Ask { who: plan.connection(*member), kind, body: body.to_owned() })? {
             Ok(page) => return Ok(page),
-            Err(AskError::Refused { code, message, retryable: false }) => bail!("{kind} was refused: {message} ({code})"),
+            Err(AskError::Refused { code, message, retryable: false }) => {
+                bail!("{kind} was refused: {message} ({code})")
+            }
             Err(error) => why = error.to_string(),
         }
         if engine.state.clock.now() > end {

@@ -148,7 +148,8 @@ impl Measures {
             mine.add(other).expect("their bounds are the same");
         }
         let seconds = self.timeline.len() as u32;
-        self.timeline.extend(later.timeline.iter().map(|second| Second { at_s: seconds + second.at_s, ..second.clone() }));
+        self.timeline
+            .extend(later.timeline.iter().map(|second| Second { at_s: seconds + second.at_s, ..second.clone() }));
     }
 
     fn all(&self) -> [&Histogram<u64>; 6] {

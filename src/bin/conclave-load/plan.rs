@@ -76,7 +76,8 @@ impl Plan {
             None => sessions * members,
         };
         ensure!(users >= members, "{users} users are too few for sessions of {members} members");
-        let room = |nth: usize| Room { members: (0..members).map(|at| (nth * members + at) % users).collect(), speakers };
+        let room =
+            |nth: usize| Room { members: (0..members).map(|at| (nth * members + at) % users).collect(), speakers };
         let pace = common.in_flight.map_or(Pace::per_second(common.rate), |in_flight| Pace::Closed { in_flight });
         let rooms = (0..sessions).map(room).collect();
         let mut settings = common.settings();

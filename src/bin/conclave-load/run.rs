@@ -197,7 +197,8 @@ impl Run<'_> {
                 self.engine.cut(who, false)?;
             }
         }
-        let back = self.engine.until(self.common.patience, |state| state.in_phase(Phase::Live) == all || stop::asked())?;
+        let back =
+            self.engine.until(self.common.patience, |state| state.in_phase(Phase::Live) == all || stop::asked())?;
         let took = (self.engine.state.clock.now() - began) as f64 / 1e6;
         if back {
             self.notes.push(format!("all {all} connections were cut at once and had resumed {took:.2} s later"));
@@ -307,7 +308,8 @@ impl Run<'_> {
         let nodes = state.nodes().len();
         let measures = std::mem::replace(&mut state.measures, Measures::new());
         // What failed stays, to be looked at.
-        if whole && !stop::asked()
+        if whole
+            && !stop::asked()
             && let Err(error) = setup::delete_sessions(&mut self.engine, self.plan)
         {
             self.notes.push(format!("the run's sessions were not deleted: {error:#}"));

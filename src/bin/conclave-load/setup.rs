@@ -113,8 +113,10 @@ pub(crate) fn clear_away(engine: &mut Engine, plan: &Plan) -> Result<()> {
     }
     engine.ask_all(&deletions)?;
     let left = memberships.into_iter().filter(|(_, session_id)| !deleted.contains(session_id));
-    let leave = |(who, session_id)| {
-        Ask { who, kind: "leave_session", body: format!(r#"{{"session_id":"{session_id}","force":true}}"#) }
+    let leave = |(who, session_id)| Ask {
+        who,
+        kind: "leave_session",
+        body: format!(r#"{{"session_id":"{session_id}","force":true}}"#),
     };
     engine.ask_all(&left.map(leave).collect::<Vec<_>>())?;
     Ok(())
@@ -135,7 +137,8 @@ pub(crate) fn make_sessions(engine: &mut Engine, plan: &Plan, users: &[User]) ->
     let owner = |nth: usize| plan.connection(plan.rooms[nth].members[0]);
     let new = |nth| Ask { who: owner(nth), kind: "new_session", body: r#"{"name":"load","e2ee_on":false}"#.to_owned() };
     let made = engine.ask_all(&(0..plan.rooms.len()).map(new).collect::<Vec<_>>())?;
-    let ids: Vec<String> = made.iter().map(|made| read(made).map(|Made { session_id }| session_id)).collect::<Result<_>>()?;
+    let ids: Vec<String> =
+        made.iter().map(|made| read(made).map(|Made { session_id }| session_id)).collect::<Result<_>>()?;
     let open = |(nth, id): (usize, &String)| {
         let body = format!(r#"{{"session_id":"{id}","join_policy":"open"}}"#);
         Ask { who: owner(nth), kind: "set_session_info", body }

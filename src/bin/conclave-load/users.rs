@@ -151,7 +151,8 @@ impl Kept {
         beside.push(format!(".{}", std::process::id()));
         let beside = PathBuf::from(beside);
         let write = || -> io::Result<()> {
-            let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file: File =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.sync_all()?;
             fs::rename(&beside, path)

@@ -104,7 +104,10 @@ async fn inward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Mutex<
     let mut held: Option<Vec<u8>> = None;
     loop {
         let mut out = Vec::new();
-        if !in_frames && !is_http && let Some(end) = http::head_end(&bytes) {
+        if !in_frames
+            && !is_http
+            && let Some(end) = http::head_end(&bytes)
+        {
             in_frames = bytes.starts_with(b"HTTP/1.1 101");
             is_http = !in_frames;
             out.extend(bytes.drain(..end));

@@ -47,11 +47,9 @@ impl Asks {
     pub(super) fn answer(&mut self, ticket: u64, outcome: &Result<&RawValue, Refusal<'_>>) {
         let answer = match outcome {
             Ok(body) => Ok((*body).to_owned()),
-            Err(Refusal { code, message, retryable, .. }) => Err(AskError::Refused {
-                code: code.to_string(),
-                message: message.to_string(),
-                retryable: *retryable,
-            }),
+            Err(Refusal { code, message, retryable, .. }) => {
+                Err(AskError::Refused { code: code.to_string(), message: message.to_string(), retryable: *retryable })
+            }
         };
         self.answered.insert(ticket, answer);
     }

@@ -2,8 +2,8 @@
 //! copy of it is right if it is the same, and is the next that its connection was to get.
 
 use super::state::State;
-use crate::wire::{Msg, session_of_msg};
 use crate::verify::{Heard, Source};
+use crate::wire::{Msg, session_of_msg};
 
 /// A message that was found right.
 struct Known {

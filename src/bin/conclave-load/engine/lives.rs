@@ -81,7 +81,6 @@ impl State {
         }
     }
 
-
     pub(super) fn may_dial(&self) -> bool {
         self.in_progress < AT_ONCE
     }

@@ -99,13 +99,7 @@ impl State {
         }
     }
 
-    pub(super) fn answered(
-        &mut self,
-        who: usize,
-        speaker: u32,
-        number: u32,
-        outcome: &Result<&RawValue, Refusal<'_>>,
-    ) {
+    pub(super) fn answered(&mut self, who: usize, speaker: u32, number: u32, outcome: &Result<&RawValue, Refusal<'_>>) {
         match outcome {
             Ok(body) => match serde_json::from_str(body.get()) {
                 Ok(Sent { seq }) => self.acknowledged(who, speaker, number, seq),

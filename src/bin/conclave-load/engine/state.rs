@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
+use super::Clock;
 use super::asking::Asks;
 use super::hearing::Recent;
 use super::pace::{Pace, Schedule};
-use super::Clock;
 use crate::crowd::{Ears, End, Heard};
 use crate::measures::Measures;
 use crate::verify::{Delivered, Ledger, Texts};
@@ -260,9 +260,9 @@ impl State {
 
     /// The connections with a seat in each session, and where each stands.
     pub(crate) fn seats(&self) -> impl Iterator<Item = (usize, u32, &Delivered)> {
-        (0..).zip(&self.connections).flat_map(|(who, connection)| {
-            connection.seats.iter().map(move |seat| (who, seat.session, &seat.delivered))
-        })
+        (0..)
+            .zip(&self.connections)
+            .flat_map(|(who, connection)| connection.seats.iter().map(move |seat| (who, seat.session, &seat.delivered)))
     }
 
     /// Nodes that were met.

@@ -12,6 +12,7 @@
 //! | [`accounts`] | registration, login, tokens, public keys |
 //! | [`http`] | routes, errors, health, metrics |
 //! | [`config`], [`telemetry`] | settings; logs and every metric's name |
+//! | [`admin`] | what operators see of a running cluster and do to it |
 //! | [`server`] | puts the rooms together: the order of start and stop |
 //! | [`client`] | the reference client, for programs and tests |
 //!
@@ -29,6 +30,7 @@
 //! `docs/ARCHITECTURE.md` has the invariants, the walkthroughs, and why it is so.
 
 pub mod accounts;
+pub mod admin;
 pub mod client;
 pub mod cluster;
 pub mod config;

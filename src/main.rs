@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use actix_web::rt::System;
 use clap::{Parser, Subcommand};
 use conclave::config::{Config, Sources};
-use conclave::server::{Server, check_config, stop_signal};
-use conclave::telemetry;
+use conclave::server::{Server, administer, check_config, stop_signal};
+use conclave::{admin, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,24 +36,30 @@ struct Arguments {
 enum Command {
     /// Prints what the configuration amounts to, and what is wrong in it
     CheckConfig,
+    /// Shows the nodes, sessions and accounts of the cluster whose store is configured, and changes some things
+    Admin(admin::Arguments),
 }
 
 fn main() -> ExitCode {
-    let Arguments { listen, data_dir, config, log_format, command } = Arguments::parse();
-    let flags = [("http.listen", listen), ("store.data_dir", data_dir), ("telemetry.log_format", log_format)];
-    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    let result =
-        Config::load(&Sources::of_process(config, flags)).map_err(Into::into).and_then(|config| match command {
-            Some(Command::CheckConfig) => check_config(&config).map(|report| print!("{report}")).map_err(Into::into),
-            None => actix_web::rt::System::new().block_on(serve(config)),
-        });
-    result.map_or_else(
-        |error: anyhow::Error| {
+    run(Arguments::parse()).map_or_else(
+        |error| {
             eprintln!("conclave: {error}");
             ExitCode::FAILURE
         },
         |()| ExitCode::SUCCESS,
     )
+}
+
+fn run(Arguments { listen, data_dir, config, log_format, command }: Arguments) -> anyhow::Result<()> {
+    let flags = [("http.listen", listen), ("store.data_dir", data_dir), ("telemetry.log_format", log_format)];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let config = Config::load(&Sources::of_process(config, flags))?;
+    match command {
+        Some(Command::CheckConfig) => print!("{}", check_config(&config)?),
+        Some(Command::Admin(arguments)) => print!("{}", System::new().block_on(administer(&config, &arguments))?),
+        None => System::new().block_on(serve(config))?,
+    }
+    Ok(())
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

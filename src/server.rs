@@ -22,7 +22,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use program::{check_config, stop_signal};
+pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
 use upkeep::{Upkeep, UpkeepParts};
@@ -177,19 +177,14 @@ impl Node {
     async fn build(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let data_dir = config.store.data_dir.clone();
-        let options = SqliteOptions {
-            readers: config.store.readers,
-            wal_bytes: config.store.wal_bytes,
-            ..SqliteOptions::new(&data_dir)
-        };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).await?);
+        let store = open_store(&config).await?;
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
         let on_time = Box::new(move |now| system_clock.set(now));
         let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await?;
         let commits = start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
-        let subscriptions = Subscriptions::default();
+        let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
         subscriptions.attach(Arc::clone(&bus));
         let parts = SessionParts {
@@ -198,9 +193,14 @@ impl Node {
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
+            // The embedded store has a lock on its directory: whoever owned its sessions before is dead.
+            may_take_over: Arc::new(|| true),
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
+        if let Err(error) = subscriptions.meet(Arc::new(sessions.clone())).await {
+            tracing::warn!(%error, "other nodes cannot reach this one yet");
+        }
         let time = Arc::clone(&clock);
         let connections = Connections::new(ConnectionParts {
             store: Arc::clone(&store),
@@ -316,6 +316,16 @@ impl Node {
     }
 }
 
+/// The store that is configured.
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let options = SqliteOptions {
+        readers: config.store.readers,
+        wal_bytes: config.store.wal_bytes,
+        ..SqliteOptions::new(&config.store.data_dir)
+    };
+    Ok(Arc::new(SqliteStore::open(&options).await?))
+}
+
 /// A bound address.
 struct Listener {
     key: &'static str,
@@ -368,6 +378,9 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         threads: if threads > 0 { threads } else { cores().div_ceil(2) },
         mailbox: config.sessions.mailbox,
         idle: Duration::from_secs(config.sessions.idle_s),
+        call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
+        call_bytes: config.cluster.call_bytes,
+        roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }
 }

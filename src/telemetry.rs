@@ -34,7 +34,9 @@ pub enum LogError {
 /// If the level is no filter, or logs are set up already.
 pub fn init_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
     let filter = EnvFilter::builder().parse(&settings.log_level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that takes no more (a full disk) is no reason to panic, which is what saying so on the same stream does.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match settings.log_format {
         LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -136,6 +138,11 @@ metrics! {
     session_panics: IntCounter = "conclave_session_panics_total", "Sessions that stopped by a bug.", ();
     mailbox_depth: Histogram = "conclave_session_mailbox_depth", "Commands already waiting for a session when one more came.", DEPTH;
     mailbox_full: IntCounter = "conclave_session_mailbox_full_total", "Commands refused because too many were waiting.", ();
+    calls_waiting: IntGauge = "conclave_calls_waiting", "Commands that wait for a session to be found, or for the node that it lives on.", ();
+    calls_sent: IntCounter = "conclave_calls_sent_total", "Commands sent to the node that their session lives on.", ();
+    calls_resent: IntCounter = "conclave_calls_resent_total", "Times that commands were sent again: lost, unanswered, or the session had moved.", ();
+    calls_expired: IntCounter = "conclave_calls_expired_total", "Commands refused because their session was not found, or its node did not answer, in time.", ();
+    node_messages_dropped: IntCounter = "conclave_node_messages_dropped_total", "Messages between nodes that were dropped because too many waited.", ();
     commit_rows: Histogram = "conclave_commit_batch_rows", "Rows of one transaction.", ROWS;
     commit_seconds: Histogram = "conclave_commit_batch_seconds", "Seconds that one transaction took.", SECONDS;
     commit_queue: IntGauge = "conclave_commit_queue", "Commits that wait for the next transaction.", ();

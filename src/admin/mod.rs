@@ -15,7 +15,7 @@ pub use report::Report;
 
 use report::{NodeView, SessionView, UserView};
 
-use crate::protocol::{NodeId, SessionId, Timestamp};
+use crate::protocol::{NodeId, SessionId};
 use crate::store::{Standing, Store, StoreError, UserSummary};
 
 /// The arguments of `conclave admin`.
@@ -105,7 +105,7 @@ pub enum AdminError {
 ///
 /// # Errors
 /// If it could not be done, or there is no such thing.
-pub async fn run(store: &dyn Store, command: &Command, now: Timestamp) -> Result<Report, AdminError> {
+pub async fn run(store: &dyn Store, command: &Command) -> Result<Report, AdminError> {
     match command {
         Command::Nodes => Ok(Report::Nodes(store.nodes().await?.into_iter().map(NodeView::from).collect())),
         Command::Sessions { limit, after } => {
@@ -119,7 +119,7 @@ pub async fn run(store: &dyn Store, command: &Command, now: Timestamp) -> Result
         }
         Command::User { name, change } => {
             let before = user(store, name).await?;
-            let tokens_ended = apply(store, &before, *change, now).await?;
+            let tokens_ended = apply(store, &before, *change).await?;
             Ok(Report::User(UserView::after(user(store, name).await?, tokens_ended)))
         }
         Command::Drain { node } => {
@@ -137,17 +137,12 @@ async fn user(store: &dyn Store, name: &str) -> Result<UserSummary, AdminError> 
 }
 
 /// Changes the account; the tokens that ended by it, where any could.
-async fn apply(
-    store: &dyn Store,
-    user: &UserSummary,
-    change: UserChange,
-    now: Timestamp,
-) -> Result<Option<u64>, AdminError> {
+async fn apply(store: &dyn Store, user: &UserSummary, change: UserChange) -> Result<Option<u64>, AdminError> {
     if change.disable {
         if user.standing != Standing::Live {
             return Err(AdminError::NotLive);
         }
-        store.disable_user(user.user_id, now).await?;
+        store.disable_user(user.user_id, store.now().await?).await?;
         Ok(Some(user.tokens))
     } else if change.enable {
         if store.enable_user(user.user_id).await? { Ok(None) } else { Err(AdminError::NotDisabled) }

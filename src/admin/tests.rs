@@ -1,13 +1,15 @@
 //! The commands against a real store.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use clap::Parser;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::protocol::Timestamp;
 use crate::store::conformance::{NODE, OTHER, Session, account, report, user};
-use crate::store::{SqliteOptions, SqliteStore, TokenHash, TokenOwner};
+use crate::store::{SqliteOptions, SqliteStore, StoreClock, TokenHash, TokenOwner};
 
 #[derive(Parser)]
 struct Program {
@@ -27,14 +29,15 @@ struct Cluster {
 impl Cluster {
     async fn new() -> Self {
         let dir = tempfile::TempDir::new().unwrap();
-        let store = SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap();
+        let clock = StoreClock::Manual(Arc::new(AtomicI64::new(90_000)));
+        let store = SqliteStore::open(&SqliteOptions { clock, ..SqliteOptions::new(dir.path()) }).await.unwrap();
         store.renew_lease(NODE, 60_000, &report()).await.unwrap();
         store.create_user(&account(1)).await.unwrap();
         Self { store: Arc::new(store), _dir: dir }
     }
 
     async fn says(&self, line: &str) -> Result<Report, AdminError> {
-        run(&*self.store, &parse(line).unwrap().command, Timestamp::from_millis(90_000)).await
+        run(&*self.store, &parse(line).unwrap().command).await
     }
 
     async fn json(&self, line: &str) -> Value {

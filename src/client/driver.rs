@@ -241,7 +241,10 @@ impl Driver {
             Arrival::Next => {
                 self.received.insert(session_id, seq);
             }
-            Arrival::Duplicate => tracing::warn!(%session_id, seq, "an event came twice"),
+            Arrival::Duplicate => {
+                tracing::warn!(%session_id, seq, "an event came twice");
+                self.tell(News::Repeated { session_id, seq }).await;
+            }
             Arrival::Gap { expected } => {
                 tracing::error!(%session_id, expected, seq, "events are missing");
                 self.tell(News::Gap { session_id, expected, came: seq }).await;

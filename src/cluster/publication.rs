@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::protocol::{Frame, InboxId, SessionId, UserId};
+use crate::protocol::{Frame, InboxId, NodeId, SessionId, UserId};
 use crate::store::TokenHash;
 
 /// What one commit tells, or (version 0) something that is never stored.
@@ -11,7 +11,7 @@ use crate::store::TokenHash;
 pub struct Publication {
     /// Which session.
     pub session_id: SessionId,
-    /// The commit's version, dense within the session; 0 for `Typing`.
+    /// The commit's version, dense within the session; 0 for what is never stored.
     pub version: u64,
     /// Directed rows first, then events by `seq`: a key is there before the text that needs it.
     pub rows: Vec<Row>,
@@ -53,6 +53,15 @@ pub enum Row {
         by: UserId,
         /// For the socket.
         frame: Frame,
+    },
+    /// Where the session stands: whoever has not heard of this version has missed something. Never stored.
+    Head(u64),
+    /// The session wants to know who of these is connected, and where; the answer goes to its owner. Never stored.
+    RollCall {
+        /// The node that the session lives on.
+        owner: NodeId,
+        /// Whom it may ask for keys.
+        names: Vec<UserId>,
     },
 }
 
@@ -96,6 +105,8 @@ const NOTICE: u8 = 1;
 const WITHDRAWN: u8 = 2;
 const EVENT: u8 = 3;
 const TYPING: u8 = 4;
+const HEAD: u8 = 5;
+const ROLL_CALL: u8 = 6;
 
 impl Publication {
     /// As it travels. Layout: session id, version, then rows of a kind byte and length-prefixed parts, big-endian.
@@ -131,6 +142,8 @@ impl Row {
             Self::Notice { frame, .. } => frame.len() + 96,
             Self::Withdrawn { inbox_ids, .. } => inbox_ids.len() * 64 + 32,
             Self::Event { frame, .. } | Self::Typing { frame, .. } => frame.len() + 48,
+            Self::Head(_) => 16,
+            Self::RollCall { names, .. } => names.len() * 16 + 32,
         }
     }
 
@@ -170,6 +183,16 @@ impl Row {
                 out.put_slice(by.as_bytes());
                 put_bytes(out, frame.bytes());
             }
+            Self::Head(version) => {
+                out.put_u8(HEAD);
+                out.put_u64(*version);
+            }
+            Self::RollCall { owner, names } => {
+                out.put_u8(ROLL_CALL);
+                out.put_slice(owner.as_bytes());
+                out.put_u32(u32::try_from(names.len()).expect("a roll call names a few at a time"));
+                names.iter().for_each(|user_id| out.put_slice(user_id.as_bytes()));
+            }
         }
     }
 
@@ -194,6 +217,13 @@ impl Row {
                 Ok(Self::Event { seq, effect, frame: Frame::from_encoded(take_bytes(message)?) })
             }
             TYPING => Ok(Self::Typing { by: take_user(message)?, frame: Frame::from_encoded(take_bytes(message)?) }),
+            HEAD => Ok(Self::Head(message.try_get_u64().map_err(|_| Damaged)?)),
+            ROLL_CALL => {
+                let owner = NodeId::from_bytes(take_id(message)?);
+                let count = message.try_get_u32().map_err(|_| Damaged)?;
+                let names = (0..count).map(|_| take_user(message)).collect::<Result<_, _>>()?;
+                Ok(Self::RollCall { owner, names })
+            }
             _ => Err(Damaged),
         }
     }
@@ -247,7 +277,7 @@ impl UserSignal {
     }
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32(u32::try_from(bytes.len()).expect("frames are far below 4 GiB: their limits are in the configuration"));
     out.put_slice(bytes);
 }
@@ -259,7 +289,7 @@ fn put_ids(out: &mut BytesMut, ids: &[InboxId]) {
     }
 }
 
-fn take_bytes(message: &mut Bytes) -> Result<Bytes, Damaged> {
+pub(super) fn take_bytes(message: &mut Bytes) -> Result<Bytes, Damaged> {
     let len = message.try_get_u32().map_err(|_| Damaged)? as usize;
     if len > message.len() { Err(Damaged) } else { Ok(message.split_to(len)) }
 }
@@ -273,13 +303,13 @@ fn take_ids(message: &mut Bytes) -> Result<Vec<InboxId>, Damaged> {
     (0..count).map(|_| take_inbox_id(message)).collect()
 }
 
-fn take_id(message: &mut Bytes) -> Result<[u8; 16], Damaged> {
+pub(super) fn take_id(message: &mut Bytes) -> Result<[u8; 16], Damaged> {
     let mut id = [0; 16];
     message.try_copy_to_slice(&mut id).map_err(|_| Damaged)?;
     Ok(id)
 }
 
-fn take_user(message: &mut Bytes) -> Result<UserId, Damaged> {
+pub(super) fn take_user(message: &mut Bytes) -> Result<UserId, Damaged> {
     take_id(message).map(UserId::from_bytes)
 }
 

@@ -262,6 +262,14 @@ sections! {
         lease_s: u64 = 15, in 2..=3600;
         /// Seconds between sweeps, which find what the bus has lost.
         sweep_s: u64 = 30, in 1..=3600;
+        /// Milliseconds between sweeps while no node has the bus: nothing else delivers between nodes then.
+        cut_off_sweep_ms: u64 = 2000, in 100..=3_600_000;
+        /// Milliseconds that a request waits for a session that moves, or for the node that it lives on.
+        call_deadline_ms: u64 = 10_000, in 100..=60_000;
+        /// Bytes of such requests that may wait; beyond, they are refused with `overloaded`.
+        call_bytes: usize = 67_108_864, in 1_048_576..=17_179_869_184;
+        /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
+        roll_call_ms: u64 = 3000, in 100..=60_000;
     }
 
     /// Logs.

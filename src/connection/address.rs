@@ -2,32 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::cluster::{Publication, UserSignal};
-use crate::protocol::{ErrorCode, Frame, Refusal, Reply, RequestId, UserId, encode_error, encode_reply};
-
-/// One connection on this node: its worker thread, and a number that is not used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionKey {
-    /// The hub that it is with.
-    pub worker: u16,
-    /// Which of its connections, ever.
-    pub serial: u64,
-}
-
-/// Who asked, and where the answer goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The user, authenticated.
-    pub user_id: UserId,
-    /// The connection that the request came from.
-    pub connection: ConnectionKey,
-    /// The request's id on that connection.
-    pub request_id: RequestId,
-    /// The request's type.
-    pub request: &'static str,
-}
+use crate::cluster::{Asked, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, Publication, UserSignal};
+use crate::protocol::{ErrorCode, Frame, NodeId, Refusal, Reply, RequestId, SessionId, UserId};
+use crate::protocol::{encode_error, encode_reply};
 
 /// The answer to one request.
 #[derive(Clone, Debug)]
@@ -40,6 +20,8 @@ pub struct Answer {
     pub refused: Option<ErrorCode>,
     /// The reply or the refusal.
     pub frame: Frame,
+    /// The call that it answers, where the request came from another node.
+    pub call: Option<(SessionId, CallId)>,
 }
 
 /// What leaves a session at once: when its commit is durable, or when there was nothing to commit.
@@ -52,7 +34,7 @@ pub struct Parcel {
     /// Signals to users' connections, behind the publication.
     pub signals: Vec<(UserId, UserSignal)>,
     /// Asks to a connection each, behind the publication.
-    pub asks: Vec<(ConnectionKey, Vec<Frame>)>,
+    pub asks: Vec<Asked>,
 }
 
 /// The way to connections: of this node at once, and of all others over the bus.
@@ -62,6 +44,15 @@ pub trait Deliveries: Send + Sync + 'static {
 
     /// Delivers an answer from a place that cannot wait. Bounded by the requests in flight.
     fn answer_now(&self, answer: Answer);
+
+    /// Sends an encoded [`NodeMessage`] to another node, in the order of the calls; lossy.
+    fn tell(&self, node: NodeId, message: Bytes);
+}
+
+/// What other nodes turn to.
+pub trait Peers: Send + Sync + 'static {
+    /// Takes what another node says; what it has for connections of this node. Never waits.
+    fn receive(&self, from: NodeId, message: NodeMessage) -> Vec<Parcel>;
 }
 
 /// Who is connected.
@@ -70,17 +61,35 @@ pub trait Presence: Send + Sync + 'static {
     fn connection_of(&self, user_id: UserId) -> Option<ConnectionKey>;
 }
 
+/// Where a request of another node's connection came from.
+pub struct Origin {
+    /// Which session it is for.
+    pub session_id: SessionId,
+    /// The other node's number for it.
+    pub call: CallId,
+    /// The other node's number for the line that it came in.
+    pub line: CallId,
+    /// Keeps the answer, in case it is lost on the way.
+    pub keep: Arc<dyn Fn(CallAnswer) + Send + Sync>,
+}
+
 /// The duty to answer one request. Dropped unanswered it refuses by itself, so that no request stays in flight
 /// because an actor died.
 pub struct ReplySlot {
     caller: Caller,
+    origin: Option<Origin>,
     deliveries: Option<Arc<dyn Deliveries>>,
 }
 
 impl ReplySlot {
-    /// For the request of `caller`.
+    /// For the request of `caller`, who is connected to this node.
     pub fn new(caller: Caller, deliveries: Arc<dyn Deliveries>) -> Self {
-        Self { caller, deliveries: Some(deliveries) }
+        Self { caller, origin: None, deliveries: Some(deliveries) }
+    }
+
+    /// For the request of `caller`, who is connected to another node.
+    pub fn from_afar(caller: Caller, origin: Origin, deliveries: Arc<dyn Deliveries>) -> Self {
+        Self { caller, origin: Some(origin), deliveries: Some(deliveries) }
     }
 
     /// Who asked.
@@ -88,10 +97,22 @@ impl ReplySlot {
         &self.caller
     }
 
+    /// Whether the caller is connected to another node.
+    pub const fn is_from_afar(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// Makes the answer, to be delivered in a parcel.
     pub fn answer(mut self, outcome: &Result<Reply, Refusal>) -> Answer {
         self.deliveries = None;
         self.encode(outcome)
+    }
+
+    /// Makes the answer of what another node has answered.
+    pub fn pass_on(mut self, refused: Option<ErrorCode>, frame: Frame) -> Answer {
+        self.deliveries = None;
+        let Caller { connection, request_id, .. } = self.caller;
+        Answer { connection, request_id, refused, frame, call: None }
     }
 
     /// Refuses at once, outside of any parcel.
@@ -101,13 +122,26 @@ impl ReplySlot {
         }
     }
 
+    /// Leaves the answer to the node that the request came from, if it came from one: its line and number there.
+    pub fn take_back(mut self) -> Option<(CallId, CallId)> {
+        let Origin { call, line, .. } = self.origin.as_ref()?;
+        let numbers = (*line, *call);
+        self.deliveries = None;
+        Some(numbers)
+    }
+
     fn encode(&self, outcome: &Result<Reply, Refusal>) -> Answer {
         let Caller { connection, request_id, request, .. } = self.caller;
         let (json, refused) = match outcome {
             Ok(reply) => (encode_reply(request_id, request, reply), None),
             Err(refusal) => (encode_error(Some(request_id), refusal), Some(refusal.code)),
         };
-        Answer { connection, request_id, refused, frame: Frame::text(&json) }
+        let frame = Frame::text(&json);
+        let call = self.origin.as_ref().map(|origin| {
+            (origin.keep)(CallAnswer { id: origin.call, refused, frame: frame.clone() });
+            (origin.session_id, origin.call)
+        });
+        Answer { connection, request_id, refused, frame, call }
     }
 }
 

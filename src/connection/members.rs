@@ -107,10 +107,12 @@ async fn enter(
         }
     } else {
         let throttle =
-            node.subscriptions.people().arrive(user_id, link.key, node.limits.connections_per_user).map_err(|_| {
-                node.metrics.limited(Limit::ConnectionsPerUser);
-                Refusal::rate_limited("too many connections of this user", 1000)
-            })?;
+            node.subscriptions.people().arrive(user_id, link.key, token, node.limits.connections_per_user).map_err(
+                |_| {
+                    node.metrics.limited(Limit::ConnectionsPerUser);
+                    Refusal::rate_limited("too many connections of this user", 1000)
+                },
+            )?;
         // Nobody else sets it: one `authenticate` is answered at a time, and none after the one that succeeded.
         let _ = link.identity.set(Identity { user_id, token, expires, throttle });
         hub.identify(link, user_id);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::MAX_WORKERS;
 use crate::protocol::UserId;
+use crate::store::TokenHash;
 
 use super::ConnectionKey;
 use super::shards::Shards;
@@ -19,8 +20,8 @@ pub(super) struct People {
 
 #[derive(Default)]
 struct Person {
-    /// The oldest first.
-    connections: Vec<ConnectionKey>,
+    /// The oldest first, each with the token that it came with.
+    connections: Vec<(ConnectionKey, TokenHash)>,
     throttle: Arc<Throttle>,
     /// Whether the bus has confirmed the user's channel.
     confirmed: bool,
@@ -62,6 +63,7 @@ impl People {
         &self,
         user_id: UserId,
         connection: ConnectionKey,
+        token: TokenHash,
         limit: usize,
     ) -> Result<Arc<Throttle>, TooMany> {
         let mut shard = self.users.of(&user_id);
@@ -69,7 +71,7 @@ impl People {
         if person.connections.len() >= limit {
             return Err(TooMany);
         }
-        person.connections.push(connection);
+        person.connections.push((connection, token));
         Ok(Arc::clone(&person.throttle))
     }
 
@@ -77,7 +79,7 @@ impl People {
     pub(super) fn depart(&self, user_id: UserId, connection: ConnectionKey) -> bool {
         let mut shard = self.users.of(&user_id);
         let Some(person) = shard.get_mut(&user_id) else { return false };
-        person.connections.retain(|known| *known != connection);
+        person.connections.retain(|(known, _)| *known != connection);
         let last = person.connections.is_empty();
         if last {
             shard.remove(&user_id);
@@ -104,14 +106,35 @@ impl People {
 
     /// The user's youngest connection.
     pub(super) fn youngest(&self, user_id: UserId) -> Option<ConnectionKey> {
-        self.users.of(&user_id).get(&user_id)?.connections.last().copied()
+        self.users.of(&user_id).get(&user_id)?.connections.last().map(|(connection, _)| *connection)
+    }
+
+    /// This connection of the user, or else their youngest.
+    pub(super) fn this_or_youngest(&self, user_id: UserId, connection: ConnectionKey) -> Option<ConnectionKey> {
+        let shard = self.users.of(&user_id);
+        let connections = &shard.get(&user_id)?.connections;
+        let this = connections.iter().find(|(known, _)| *known == connection);
+        this.or(connections.last()).map(|(connection, _)| *connection)
+    }
+
+    /// Everybody who is here, and the tokens that they came with.
+    pub(super) fn everybody(&self) -> Vec<(UserId, Vec<TokenHash>)> {
+        let mut everybody = Vec::new();
+        for shard in self.users.all() {
+            everybody.extend(shard.iter().map(|(user_id, person)| {
+                let mut tokens: Vec<TokenHash> = person.connections.iter().map(|(_, token)| *token).collect();
+                tokens.dedup();
+                (*user_id, tokens)
+            }));
+        }
+        everybody
     }
 
     /// The worker threads that the user's connections are on.
     pub(super) fn workers_of(&self, user_id: UserId) -> Workers {
         let mut workers = Workers::default();
         if let Some(person) = self.users.of(&user_id).get(&user_id) {
-            person.connections.iter().for_each(|connection| workers.add(connection.worker));
+            person.connections.iter().for_each(|(connection, _)| workers.add(connection.worker));
         }
         workers
     }
@@ -165,17 +188,20 @@ const _: () = assert!(MAX_WORKERS <= Workers::MAX);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::NodeId;
+
+    const TOKEN: TokenHash = TokenHash([0; 32]);
 
     fn key(worker: u16, serial: u64) -> ConnectionKey {
-        ConnectionKey { worker, serial }
+        ConnectionKey { node: NodeId::from_bytes([7; 16]), worker, serial }
     }
 
     #[test]
     fn a_user_has_so_many_connections_and_the_youngest_is_asked() {
         let (people, user) = (People::default(), UserId::from_bytes([1; 16]));
-        people.arrive(user, key(0, 1), 2).unwrap();
-        people.arrive(user, key(3, 2), 2).unwrap();
-        assert_eq!(people.arrive(user, key(0, 3), 2).unwrap_err(), TooMany);
+        people.arrive(user, key(0, 1), TOKEN, 2).unwrap();
+        people.arrive(user, key(3, 2), TOKEN, 2).unwrap();
+        assert_eq!(people.arrive(user, key(0, 3), TOKEN, 2).unwrap_err(), TooMany);
         assert_eq!(people.youngest(user), Some(key(3, 2)));
         assert!(people.workers_of(user).contains(3));
         assert!(!people.depart(user, key(3, 2)));

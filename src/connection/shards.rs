@@ -23,6 +23,11 @@ impl<K: Hash + Eq, V> Shards<K, V> {
     pub(super) fn of(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
         lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
     }
+
+    /// Every shard, one after the other.
+    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V>>> {
+        self.shards.iter().map(lock)
+    }
 }
 
 /// Locks; a panic elsewhere leaves the maps as whole as they were, since no lock is held across anything that can.

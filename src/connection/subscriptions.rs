@@ -1,74 +1,65 @@
-//! Which worker thread listens to which session and user, and the way of everything that leaves a session: one message
-//! to each hub that has listeners, whatever their number, and one to the bus for all other nodes.
+//! Which worker thread listens to which session and user, and which channels of the bus the node listens to for them.
+//! What goes that way is [`delivery`](super::delivery)'s and [`peers`](super::peers)' business.
 //!
-//! Invariants: a hub's batches arrive in the order in which they were handed over; whoever hands over waits while a hub
-//! lags; a channel is listened to on the bus before anybody relies on it. It looks at no version: each hub does, for
-//! the sessions that it has an audience of.
+//! Invariant: a channel is listened to on the bus before anybody relies on it. It looks at no version: each hub does,
+//! for the sessions that it has an audience of.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use crate::cluster::{Bus, BusError, Channel};
+use crate::protocol::{NodeId, SessionId, UserId};
+use crate::store::TokenHash;
+use crate::telemetry::Metrics;
 
-use crate::cluster::{Bus, BusError, Channel, Effect, Incoming, Publication, Row, UserSignal};
-use crate::protocol::{SessionId, UserId};
-
-use super::hub::{Batch, CloseAll, HubHandle};
+use super::hub::{CloseAll, HubHandle};
+use super::peers::{Lanes, Missed};
 use super::people::{People, Workers};
 use super::shards::Shards;
-use super::{Answer, ConnectionKey, Deliveries, Parcel, Presence};
-
-/// Messages of the bus that may wait for the hubs; beyond, they are dropped, and found missing by their versions.
-const INCOMING: usize = 4096;
+use super::{ConnectionKey, Presence};
 
 /// Locks that keep the order of listening and ceasing to listen to a channel.
 const ORDERS: usize = 64;
 
 /// The node's listeners. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Subscriptions(Arc<Inner>);
+#[derive(Clone)]
+pub struct Subscriptions(pub(super) Arc<Inner>);
 
-struct Inner {
-    hubs: RwLock<Vec<Option<Arc<HubHandle>>>>,
-    sessions: Shards<SessionId, Listeners>,
-    people: Arc<People>,
-    bus: OnceLock<Arc<dyn Bus>>,
-    incoming: OnceLock<mpsc::Sender<(Channel, Bytes)>>,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) hubs: RwLock<Vec<Option<Arc<HubHandle>>>>,
+    pub(super) sessions: Shards<SessionId, Listeners>,
+    pub(super) people: Arc<People>,
+    pub(super) bus: OnceLock<Arc<dyn Bus>>,
+    pub(super) lanes: OnceLock<Lanes>,
+    pub(super) missed: Missed,
     orders: Vec<tokio::sync::Mutex<()>>,
     serial: AtomicU64,
 }
 
 #[derive(Default)]
-struct Listeners {
-    workers: Workers,
+pub(super) struct Listeners {
+    pub(super) workers: Workers,
     /// Whether the bus has confirmed the session's channel.
     confirmed: bool,
 }
 
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
+impl Subscriptions {
+    /// For the connections of `node`; before it is attached to a bus, they hear only their own node.
+    pub fn new(node: NodeId, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            metrics,
             hubs: RwLock::default(),
             sessions: Shards::default(),
             people: Arc::default(),
             bus: OnceLock::new(),
-            incoming: OnceLock::new(),
+            lanes: OnceLock::new(),
+            missed: Missed::default(),
             orders: (0..ORDERS).map(|_| tokio::sync::Mutex::new(())).collect(),
             serial: AtomicU64::new(1),
-        }
-    }
-}
-
-impl Subscriptions {
-    /// Joins the bus; once, before the first connection, on a runtime.
-    pub fn attach(&self, bus: Arc<dyn Bus>) {
-        let (sender, receiver) = mpsc::channel(INCOMING);
-        if self.0.bus.set(bus).is_ok() && self.0.incoming.set(sender).is_ok() {
-            tokio::spawn(pump(self.clone(), receiver));
-        }
+        }))
     }
 
     pub(super) fn people(&self) -> &Arc<People> {
@@ -106,7 +97,7 @@ impl Subscriptions {
         }
     }
 
-    fn hub(&self, worker: u16) -> Option<Arc<HubHandle>> {
+    pub(super) fn hub(&self, worker: u16) -> Option<Arc<HubHandle>> {
         let hubs = self.0.hubs.read().unwrap_or_else(PoisonError::into_inner);
         hubs.get(usize::from(worker)).cloned().flatten()
     }
@@ -209,143 +200,21 @@ impl Subscriptions {
         });
     }
 
-    // Delivering.
+    // For the sweep.
 
-    /// The hubs that a publication concerns: the session's listeners, and those of users whom it names.
-    fn concerned(&self, publication: &Publication) -> Workers {
-        let id = publication.session_id;
-        let mut workers = self.0.sessions.of(&id).get(&id).map_or_else(Workers::default, |known| known.workers);
-        for row in &publication.rows {
-            let user_id = match row {
-                Row::Notice { user_id, .. } | Row::Withdrawn { user_id, .. } => *user_id,
-                Row::Event { effect: Effect::Joined(user_id) | Effect::Left(user_id), .. } => *user_id,
-                Row::Event { effect: Effect::None | Effect::Ended, .. } | Row::Typing { .. } => continue,
-            };
-            workers = workers.and(self.0.people.workers_of(user_id));
-        }
-        workers
+    /// All sessions that somebody here listens to.
+    pub fn sessions_here(&self) -> Vec<SessionId> {
+        self.0.sessions.all().flat_map(|shard| shard.keys().copied().collect::<Vec<_>>()).collect()
     }
 
-    fn sort(&self, parcel: Parcel) -> Vec<(u16, Batch)> {
-        let Parcel { answers, publication, signals, asks } = parcel;
-        let mut batches = Vec::new();
-        for answer in answers {
-            batch_for(&mut batches, answer.connection.worker).answers.push(answer);
-        }
-        if let Some(publication) = publication.map(Arc::new) {
-            let concerned = self.concerned(&publication);
-            for worker in (0..Workers::MAX as u16).filter(|worker| concerned.contains(*worker)) {
-                batch_for(&mut batches, worker).publication = Some(Arc::clone(&publication));
-            }
-        }
-        for (user_id, signal) in signals {
-            let workers = self.0.people.workers_of(user_id);
-            for worker in (0..Workers::MAX as u16).filter(|worker| workers.contains(*worker)) {
-                batch_for(&mut batches, worker).signals.push((user_id, signal.clone()));
-            }
-        }
-        for (connection, frames) in asks {
-            batch_for(&mut batches, connection.worker).asks.push((connection, frames));
-        }
-        batches
-    }
-
-    /// To the hubs of this node.
-    async fn deliver_here(&self, parcel: Parcel) {
-        for (worker, batch) in self.sort(parcel) {
-            if let Some(hub) = self.hub(worker) {
-                hub.hand(batch).await;
-            }
-        }
-    }
-
-    async fn publish(&self, channel: Channel, payload: Bytes) {
-        if let Some(bus) = self.0.bus.get()
-            && let Err(error) = bus.publish(channel, payload).await
-        {
-            // The store has it: whoever misses it finds a gap, or the sweep does.
-            tracing::debug!(%error, "not published");
-        }
-    }
-
-    /// Tells a user's connections, here and elsewhere.
-    pub async fn signal(&self, user_id: UserId, signal: UserSignal) {
-        self.deliver(Parcel { signals: vec![(user_id, signal)], ..Parcel::default() }).await;
-    }
-
-    async fn deliver_everywhere(self, parcel: Parcel) {
-        let publication = parcel
-            .publication
-            .as_ref()
-            .map(|publication| (Channel::Session(publication.session_id), publication.encode()));
-        let signals: Vec<_> =
-            parcel.signals.iter().map(|(user_id, signal)| (Channel::User(*user_id), signal.encode(*user_id))).collect();
-        self.deliver_here(parcel).await;
-        for (channel, payload) in publication.into_iter().chain(signals) {
-            self.publish(channel, payload).await;
-        }
-    }
-}
-
-fn batch_for(batches: &mut Vec<(u16, Batch)>, worker: u16) -> &mut Batch {
-    let index = batches.iter().position(|(known, _)| *known == worker).unwrap_or_else(|| {
-        batches.push((worker, Batch::default()));
-        batches.len() - 1
-    });
-    &mut batches[index].1
-}
-
-/// Hands what comes from the bus to the hubs, one after the other.
-async fn pump(subscriptions: Subscriptions, mut incoming: mpsc::Receiver<(Channel, Bytes)>) {
-    while let Some((channel, payload)) = incoming.recv().await {
-        let parcel = match channel {
-            Channel::Session(id) => match Publication::decode(payload) {
-                Ok(publication) if publication.session_id == id => {
-                    Parcel { publication: Some(publication), ..Parcel::default() }
-                }
-                Ok(_) | Err(_) => continue,
-            },
-            Channel::User(id) => match UserSignal::decode(payload) {
-                Ok((user_id, signal)) if user_id == id => {
-                    Parcel { signals: vec![(user_id, signal)], ..Parcel::default() }
-                }
-                Ok(_) | Err(_) => continue,
-            },
-            // Nodes do not call each other yet, and none listens.
-            Channel::Node(_) => continue,
-        };
-        subscriptions.deliver_here(parcel).await;
-    }
-}
-
-impl Deliveries for Subscriptions {
-    fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, ()> {
-        self.clone().deliver_everywhere(parcel).boxed()
-    }
-
-    fn answer_now(&self, answer: Answer) {
-        if let Some(hub) = self.hub(answer.connection.worker) {
-            hub.answer_now(answer);
-        }
+    /// Everybody who is connected here, and the tokens that they came with.
+    pub fn people_here(&self) -> Vec<(UserId, Vec<TokenHash>)> {
+        self.0.people.everybody()
     }
 }
 
 impl Presence for Subscriptions {
     fn connection_of(&self, user_id: UserId) -> Option<ConnectionKey> {
         self.0.people.youngest(user_id)
-    }
-}
-
-impl Incoming for Subscriptions {
-    fn message(&self, channel: Channel, payload: Bytes) {
-        if let Some(incoming) = self.0.incoming.get()
-            && incoming.try_send((channel, payload)).is_err()
-        {
-            tracing::debug!("a message from the bus was dropped: the hubs are behind");
-        }
-    }
-
-    fn missed(&self, _channel: Channel) {
-        // The bus inside the process, the only one that there is yet, loses nothing.
     }
 }

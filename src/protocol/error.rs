@@ -23,6 +23,14 @@ macro_rules! error_codes {
                 match self { $(Self::$name => $wire,)* }
             }
 
+            /// The code of this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($wire => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
             /// Whether the same request may succeed later, unchanged.
             pub const fn retryable(self) -> bool {
                 match self { $(Self::$name => $retryable,)* }

@@ -238,6 +238,22 @@ impl Serialize for SessionEvent {
     }
 }
 
+impl<'de> Deserialize<'de> for SessionEvent {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+
+        #[derive(Deserialize)]
+        struct Wire {
+            r#type: String,
+            body: Box<serde_json::value::RawValue>,
+        }
+        let Wire { r#type, body } = Wire::deserialize(deserializer)?;
+        Self::read(&r#type, body.get())
+            .ok_or_else(|| D::Error::custom("no event of this version"))?
+            .map_err(D::Error::custom)
+    }
+}
+
 /// The frame that tells the others that a member is writing: no `seq`, never stored.
 pub fn encode_typing(session_id: SessionId, user_id: UserId) -> Vec<u8> {
     #[derive(Serialize)]

@@ -1,11 +1,12 @@
-//! What the program around the server says and hears: its greeting, the signals that end it, and `check-config`.
+//! What the program around the server says and hears: its greeting, the signals that end it, `check-config`, `admin`.
 
 use std::fmt::Write;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Server, StartError, tls};
+use super::{Server, StartError, open_store, tls};
+use crate::admin::{self, AdminError};
 use crate::config::Config;
 
 impl Server {
@@ -64,6 +65,29 @@ pub fn check_config(config: &Config) -> Result<String, StartError> {
         }
     }
     Ok(report)
+}
+
+/// Why an operator's command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdministerError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// What was asked cannot be done.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// Does an operator's command on the configured store; what to print.
+///
+/// # Errors
+/// If the store cannot be opened, or the command not be done.
+pub async fn administer(config: &Config, arguments: &admin::Arguments) -> Result<String, AdministerError> {
+    let store = open_store(config).await?;
+    let report = admin::run(&*store, &arguments.command).await;
+    store.close().await;
+    let report = report?;
+    Ok(if arguments.json { report.json() } else { report.text() })
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
-//! Sessions: the pure state, the actor around it, and who lives on this node.
+//! Sessions: the pure state, the actor around it, and where each one lives.
 
 mod actor;
+mod asking;
 mod clock;
+mod leaving;
 mod outgoing;
+mod placement;
+mod registry;
 mod router;
 pub mod state;
 #[cfg(test)]
 mod tests;
 
 pub use clock::{Clock, SystemClock};
-pub use router::{Commits, SessionParts, Sessions, SessionsOptions};
+pub use router::{Commits, MayTakeOver, SessionParts, Sessions, SessionsOptions};

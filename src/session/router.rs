@@ -1,30 +1,25 @@
-//! The way to sessions, wherever they live: who is alive on this node, and how to wake who is not.
+//! The way to sessions, wherever they live: a command goes to the session's actor if it lives here; else the session is
+//! looked for ([`placement`](super::placement)), and the command waits in its order until it is found.
 //!
-//! Invariants: at most one actor per session on this node is reachable; removing one compares it with what is removed;
-//! a session is given up only while no command is on its way to it.
+//! Invariant: commands that one caller submits to one session are handled in the order of the calls, wherever it lives
+//! and while it moves.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use uuid::{ContextV7, Timestamp as UuidTimestamp, Uuid};
 
-use super::actor::{Envelope, Nudge, SessionActor, creation_reply, unavailable};
+use super::actor::{Envelope, SessionActor, creation_reply, unavailable};
 use super::clock::Clock;
+use super::registry::{At, Live, Parked, Permit, Place, Registry, Shard, lock};
 use super::state::{Command, Rules};
-use crate::connection::{ConnectionKey, Deliveries, Presence, ReplySlot};
+use crate::cluster::Nudge;
+use crate::connection::{ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::{ClientId, ErrorCode, NodeId, Refusal, SessionId, UserId};
 use crate::store::{CommitOutcome, GroupCommit, SessionCommit, Store};
 use crate::telemetry::Metrics;
-
-/// Shards of the map of live sessions.
-const SHARDS: usize = 64;
-
-/// Panics within [`PANIC_WINDOW`] after which a session is left alone for as long.
-const PANICS: u32 = 3;
-const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
 /// Where commits go.
 pub trait Commits: Send + Sync + 'static {
@@ -49,6 +44,7 @@ impl Commits for GroupCommit {
 }
 
 /// What a node's sessions are made with.
+#[derive(Clone, Debug)]
 pub struct SessionsOptions {
     /// This node, as it stands in the store.
     pub node_id: NodeId,
@@ -58,9 +54,18 @@ pub struct SessionsOptions {
     pub mailbox: usize,
     /// How long a session stays live without a command.
     pub idle: Duration,
+    /// How long a command waits for a session that moves, or that lives on another node.
+    pub call_deadline: Duration,
+    /// About how many bytes of such commands wait at most.
+    pub call_bytes: usize,
+    /// How often a session that wants keys asks all nodes who of its members is connected.
+    pub roll_call_every: Duration,
     /// The rules' settings.
     pub rules: Rules,
 }
+
+/// Whether this node may take sessions over from nodes whose lease is over.
+pub type MayTakeOver = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What sessions work with.
 pub struct SessionParts {
@@ -68,26 +73,26 @@ pub struct SessionParts {
     pub store: Arc<dyn Store>,
     /// Takes commits.
     pub commits: Arc<dyn Commits>,
-    /// Reaches connections.
+    /// Reaches connections and other nodes.
     pub deliveries: Arc<dyn Deliveries>,
-    /// Tells who is connected.
+    /// Tells who is connected here.
     pub presence: Arc<dyn Presence>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Whether this node has lived long enough.
+    pub may_take_over: MayTakeOver,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
 
 pub(super) struct Shared {
-    pub(super) node_id: NodeId,
-    pub(super) mailbox: usize,
-    pub(super) idle: Duration,
-    pub(super) rules: Rules,
+    pub(super) options: SessionsOptions,
     pub(super) store: Arc<dyn Store>,
     pub(super) commits: Arc<dyn Commits>,
     pub(super) deliveries: Arc<dyn Deliveries>,
     pub(super) presence: Arc<dyn Presence>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) may_take_over: MayTakeOver,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -100,7 +105,7 @@ impl Shared {
                 let outcome = creation_reply(&json)
                     .ok_or_else(|| Refusal::new(ErrorCode::Internal, "what was answered cannot be read"));
                 let answers = vec![reply.answer(&outcome)];
-                self.deliveries.deliver(crate::connection::Parcel { answers, ..Default::default() }).await;
+                self.deliveries.deliver(Parcel { answers, ..Parcel::default() }).await;
             }
             Ok(None) | Err(_) => reply.refuse_now(unavailable()),
         }
@@ -110,64 +115,51 @@ impl Shared {
 /// The sessions of the cluster, as a node reaches them. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    shared: Arc<Shared>,
-    registry: Arc<Registry>,
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: Arc<Registry>,
     arbiters: Vec<Arbiter>,
     next_arbiter: AtomicUsize,
     ids: Mutex<ContextV7>,
-}
-
-impl Inner {
-    /// A place in a session's mailbox, if there is one.
-    fn permit(&self, pending: &Arc<AtomicUsize>) -> Option<Permit> {
-        let metrics = &self.shared.metrics;
-        metrics.mailbox_depth.observe(pending.load(Ordering::Relaxed) as f64);
-        let permit = Permit::take(pending, self.shared.mailbox);
-        if permit.is_none() {
-            metrics.mailbox_full.inc();
-        }
-        permit
-    }
+    /// About how many bytes wait for sessions that are not here.
+    pub(super) waiting_bytes: AtomicUsize,
 }
 
 impl Sessions {
     /// Starts the session threads; call it inside the runtime. Sessions come to life as they are needed.
     pub fn start(options: SessionsOptions, parts: SessionParts) -> Self {
-        let SessionsOptions { node_id, threads, mailbox, idle, rules } = options;
-        let SessionParts { store, commits, deliveries, presence, clock, metrics } = parts;
-        let shared = Shared { node_id, mailbox, idle, rules, store, commits, deliveries, presence, clock, metrics };
-        let inner = Inner {
-            registry: Arc::new(Registry::new(mailbox, Arc::clone(&shared.metrics))),
+        let SessionParts { store, commits, deliveries, presence, clock, may_take_over, metrics } = parts;
+        let shared = Shared { options, store, commits, deliveries, presence, clock, may_take_over, metrics };
+        let inner = Arc::new(Inner {
+            registry: Arc::new(Registry::new(shared.options.mailbox, Arc::clone(&shared.metrics))),
+            arbiters: (0..shared.options.threads.max(1)).map(|_| Arbiter::new()).collect(),
             shared: Arc::new(shared),
-            arbiters: (0..threads.max(1)).map(|_| Arbiter::new()).collect(),
             next_arbiter: AtomicUsize::new(0),
             ids: Mutex::new(ContextV7::new()),
-        };
-        Self { inner: Arc::new(inner) }
+            waiting_bytes: AtomicUsize::new(0),
+        });
+        inner.watch();
+        Self { inner }
     }
 
     /// Hands a command to a session, waking it if need be. Never waits: what cannot be taken is refused through
     /// `reply`. Commands that one caller submits to one session are handled in the order of the calls.
     pub fn submit(&self, session_id: SessionId, command: Command, reply: ReplySlot) {
-        let mut shard = self.inner.registry.shard(session_id);
-        match self.reach(&mut shard, session_id) {
-            Ok(live) => match self.inner.permit(&live.pending) {
-                Some(permit) => match live.addr.try_send(Envelope { command, reply, permit }) {
-                    Ok(()) => {}
-                    Err(SendError::Full(envelope)) => envelope.reply.refuse_now(overloaded()),
-                    // Its actor died with its place kept: the next command starts a new life.
-                    Err(SendError::Closed(envelope)) => {
-                        shard.remove(&session_id);
-                        envelope.reply.refuse_now(unavailable());
-                    }
-                },
-                None => reply.refuse_now(overloaded()),
-            },
-            Err(refusal) => reply.refuse_now(refusal),
+        let registry = &self.inner.registry;
+        let mut shard = registry.shard(session_id);
+        if let Err(refusal) = self.inner.admit(session_id) {
+            return reply.refuse_now(refusal);
+        }
+        let place = shard.place(session_id, registry.millis());
+        match &place.at {
+            At::Here(live) => self.inner.tell(live, command, reply),
+            At::Nowhere | At::Away(_) => {
+                self.inner.park(session_id, place, command, reply);
+                shard.settle(session_id);
+            }
         }
     }
 
@@ -179,99 +171,134 @@ impl Sessions {
         };
         let Some(id) = id else { return self.create_new(command, reply) };
         let sessions = self.clone();
-        let look_up = async move {
+        self.inner.spawn(async move {
             let shared = Arc::clone(&sessions.inner.shared);
             match shared.store.made_before(reply.caller().user_id, &id).await {
                 Ok(None) => sessions.create_new(command, reply),
                 Ok(Some(_)) => shared.answer_made_before(reply, &id).await,
                 Err(_) => reply.refuse_now(unavailable()),
             }
-        };
-        if !self.arbiter().spawn(look_up) {
-            tracing::debug!("a session was asked for while the node stops");
-        }
+        });
     }
 
     fn create_new(&self, command: Command, reply: ReplySlot) {
-        let session_id = self.new_id();
-        let registry = &self.inner.registry;
-        let mut shard = registry.shard(session_id);
-        if registry.closing() {
+        let inner = &self.inner;
+        let session_id = inner.new_id();
+        let mut shard = inner.registry.shard(session_id);
+        if inner.registry.is_closed() {
             return reply.refuse_now(unavailable());
         }
-        let (shared, registration) = (Arc::clone(&self.inner.shared), registry.register(session_id));
-        let pending = Arc::clone(&registration.pending);
-        let Some(permit) = self.inner.permit(&pending) else {
+        let (shared, registration) = (Arc::clone(&inner.shared), inner.registry.register(session_id));
+        let (pending, token) = (Arc::clone(&registration.pending), registration.token);
+        let Some(permit) = inner.permit(&pending) else {
             return reply.refuse_now(overloaded());
         };
-        let token = registration.token;
         let addr =
-            self.start_actor(move || SessionActor::make(session_id, shared, registration, command, reply, permit));
-        shard.insert(session_id, Live { addr, pending, token });
+            inner.start_actor(move || SessionActor::make(session_id, shared, registration, command, reply, permit));
+        shard.place(session_id, inner.registry.millis()).at = At::Here(Live { addr, pending, token });
     }
 
     /// Tells a session that wants keys that one of its members has a new connection, which may be asked.
     pub fn member_connected(&self, session_id: SessionId, user_id: UserId, connection: ConnectionKey) {
-        self.nudge(session_id, Nudge::MemberConnected(user_id, connection));
+        self.inner.nudge(session_id, Nudge::MemberConnected(user_id, connection), None);
     }
 
     /// Wakes a session that has tasks waiting in the store.
     pub fn wake(&self, session_id: SessionId) {
-        self.nudge(session_id, Nudge::Tasks);
+        self.inner.nudge(session_id, Nudge::Tasks, None);
     }
 
     /// Has every session finish what is under way and give itself up; resolves when none is left, or with how many
-    /// are after `within`. Commands from now on are refused with `unavailable`.
+    /// are after `within`. Commands from now on are refused with `unavailable`, those of other nodes sent back to them.
     pub async fn stop(&self, within: Duration) -> usize {
         let registry = &self.inner.registry;
-        registry.closing.store(1, Ordering::SeqCst);
+        registry.set_closed(true);
+        self.inner.turn_away();
         let deadline = Instant::now() + within;
         loop {
-            let left = registry.nudge_all();
+            let left = registry.stop_all();
             if left == 0 || Instant::now() >= deadline {
                 return left;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Takes commands again, after [`Sessions::stop`].
+    pub fn open(&self) {
+        self.inner.registry.set_closed(false);
     }
 
     /// How many sessions are live here.
     pub fn live(&self) -> usize {
-        self.inner.registry.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.inner.registry.live()
     }
+}
 
-    fn nudge(&self, session_id: SessionId, nudge: Nudge) {
-        let mut shard = self.inner.registry.shard(session_id);
-        if let Ok(live) = self.reach(&mut shard, session_id)
-            && live.addr.try_send(nudge).is_err()
-        {
-            tracing::debug!(session = %session_id, "a session is too busy to be nudged");
-        }
-    }
-
-    fn reach<'a>(&self, shard: &'a mut Shard, session_id: SessionId) -> Result<&'a Live, Refusal> {
-        let registry = &self.inner.registry;
-        if registry.closing() {
+impl Inner {
+    /// Whether the session may be told anything at all.
+    pub(super) fn admit(&self, session_id: SessionId) -> Result<(), Refusal> {
+        if self.registry.is_closed() {
             return Err(unavailable());
         }
-        if registry.is_poisoned(session_id) {
-            return Err(Refusal::new(
-                ErrorCode::Internal,
-                "the session fails again and again, and is left alone for now",
-            ));
+        if self.registry.is_poisoned(session_id) {
+            let why = "the session fails again and again, and is left alone for now";
+            return Err(Refusal::new(ErrorCode::Internal, why));
         }
-        Ok(shard.entry(session_id).or_insert_with(|| {
-            let (shared, registration) = (Arc::clone(&self.inner.shared), registry.register(session_id));
-            let (pending, token) = (Arc::clone(&registration.pending), registration.token);
-            let addr = self.start_actor(move || SessionActor::load(session_id, shared, registration));
-            Live { addr, pending, token }
-        }))
+        Ok(())
+    }
+
+    /// Hands a command to a session that lives here.
+    pub(super) fn tell(&self, live: &Live, command: Command, reply: ReplySlot) {
+        let Some(permit) = self.permit(&live.pending) else { return reply.refuse_now(overloaded()) };
+        match live.addr.try_send(Envelope { command, reply, permit }) {
+            Ok(()) => {}
+            Err(SendError::Full(envelope)) => envelope.reply.refuse_now(overloaded()),
+            // Its actor has died, and its place is about to be empty.
+            Err(SendError::Closed(envelope)) => envelope.reply.refuse_now(unavailable()),
+        }
+    }
+
+    /// Keeps a command until its session is found, or sends it on its way to where it lives.
+    pub(super) fn park(self: &Arc<Self>, session_id: SessionId, place: &mut Place, command: Command, reply: ReplySlot) {
+        let weight = command.weight();
+        let full = place.calls.len() >= self.shared.options.mailbox
+            || self.waiting_bytes.load(Ordering::Relaxed) + weight > self.shared.options.call_bytes;
+        if full {
+            self.shared.metrics.mailbox_full.inc();
+            return reply.refuse_now(overloaded());
+        }
+        self.waiting_bytes.fetch_add(weight, Ordering::Relaxed);
+        self.shared.metrics.calls_waiting.inc();
+        let parked = Parked { command, reply, asks: Vec::new(), weight };
+        place.calls.push(self.registry.next_call(), parked, self.registry.millis());
+        match place.at {
+            At::Away(owner) => self.forward(session_id, place, owner),
+            At::Nowhere | At::Here(_) => self.look(session_id, place, Duration::ZERO),
+        }
+    }
+
+    /// A parked command is parked no longer.
+    pub(super) fn unpark(&self, parked: &Parked) {
+        self.waiting_bytes.fetch_sub(parked.weight, Ordering::Relaxed);
+        self.shared.metrics.calls_waiting.dec();
+    }
+
+    /// A place in a session's mailbox, if there is one.
+    fn permit(&self, pending: &Arc<AtomicUsize>) -> Option<Permit> {
+        let metrics = &self.shared.metrics;
+        metrics.mailbox_depth.observe(pending.load(Ordering::Relaxed) as f64);
+        let permit = Permit::take(pending, self.shared.options.mailbox);
+        if permit.is_none() {
+            metrics.mailbox_full.inc();
+        }
+        permit
     }
 
     /// Starts an actor on the next session thread. Its mailbox has its bound from the first envelope on: what actix
     /// makes holds 16 until the actor runs, and a burst on a sleeping session would find it full.
-    fn start_actor(&self, make: impl FnOnce() -> SessionActor + Send + 'static) -> Addr<SessionActor> {
-        let (sender, receiver) = actix::dev::channel::channel(self.inner.shared.mailbox);
+    pub(super) fn start_actor(&self, make: impl FnOnce() -> SessionActor + Send + 'static) -> Addr<SessionActor> {
+        let (sender, receiver) = actix::dev::channel::channel(self.shared.options.mailbox);
         let run = move || drop(actix_web::rt::spawn(Context::with_receiver(receiver).into_future(make())));
         if !self.arbiter().spawn_fn(run) {
             tracing::debug!("a session was asked for while the node stops");
@@ -279,157 +306,51 @@ impl Sessions {
         Addr::new(sender)
     }
 
+    /// Runs something on a session thread.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if !self.arbiter().spawn(work) {
+            tracing::debug!("a session was asked for while the node stops");
+        }
+    }
+
     fn arbiter(&self) -> ArbiterHandle {
-        let next = self.inner.next_arbiter.fetch_add(1, Ordering::Relaxed);
-        self.inner.arbiters[next % self.inner.arbiters.len()].handle()
+        let next = self.next_arbiter.fetch_add(1, Ordering::Relaxed);
+        self.arbiters[next % self.arbiters.len()].handle()
     }
 
     fn new_id(&self) -> SessionId {
-        let millis = self.inner.shared.clock.now().as_millis().unsigned_abs();
+        let millis = self.shared.clock.now().as_millis().unsigned_abs();
         let (secs, nanos) = (millis / 1000, u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000);
-        let context = lock(&self.inner.ids);
+        let context = lock(&self.ids);
         SessionId::new(Uuid::new_v7(UuidTimestamp::from_unix(&*context, secs, nanos)))
     }
-}
 
-fn overloaded() -> Refusal {
-    Refusal::new(ErrorCode::Overloaded, "more commands wait for this session than it takes")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-type Shard = HashMap<SessionId, Live>;
-
-struct Live {
-    addr: Addr<SessionActor>,
-    pending: Arc<AtomicUsize>,
-    token: u64,
-}
-
-/// Which sessions are live on this node, and which are left alone because they panic.
-struct Registry {
-    shards: Vec<Mutex<Shard>>,
-    panics: Mutex<HashMap<SessionId, (Instant, u32)>>,
-    tokens: AtomicU64,
-    closing: AtomicUsize,
-    mailbox: usize,
-    metrics: Arc<Metrics>,
-}
-
-impl Registry {
-    fn new(mailbox: usize, metrics: Arc<Metrics>) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
-            panics: Mutex::new(HashMap::new()),
-            tokens: AtomicU64::new(1),
-            closing: AtomicUsize::new(0),
-            mailbox,
-            metrics,
-        }
-    }
-
-    /// The ids are version 7: their last byte is random.
-    fn shard(&self, session_id: SessionId) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[usize::from(session_id.as_bytes()[15]) % SHARDS])
-    }
-
-    fn register(self: &Arc<Self>, session_id: SessionId) -> Registration {
-        Registration {
-            session_id,
-            token: self.tokens.fetch_add(1, Ordering::Relaxed),
-            pending: Arc::new(AtomicUsize::new(0)),
-            registry: Arc::clone(self),
-        }
-    }
-
-    fn closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst) != 0
-    }
-
-    fn is_poisoned(&self, session_id: SessionId) -> bool {
-        let mut panics = lock(&self.panics);
-        if panics.is_empty() {
-            return false;
-        }
-        panics.retain(|_, (since, _)| since.elapsed() < PANIC_WINDOW);
-        panics.get(&session_id).is_some_and(|(_, count)| *count >= PANICS)
-    }
-
-    fn nudge_all(&self) -> usize {
-        let mut left = 0;
-        for shard in &self.shards {
-            for live in lock(shard).values() {
-                left += 1;
-                // One that is too busy for it now is asked again in a moment.
-                drop(live.addr.try_send(Nudge::Stop));
+    /// Lets go of everything that waits for sessions that are not here.
+    fn turn_away(self: &Arc<Self>) {
+        for mut shard in self.registry.shards() {
+            for session_id in shard.elsewhere() {
+                self.refuse_all(session_id, &mut shard, &unavailable());
             }
         }
-        left
-    }
-}
-
-/// An actor's place in the registry.
-pub(super) struct Registration {
-    session_id: SessionId,
-    token: u64,
-    pending: Arc<AtomicUsize>,
-    registry: Arc<Registry>,
-}
-
-impl Registration {
-    /// Commands that are on their way to the actor or in its hands.
-    pub(super) fn pending(&self) -> usize {
-        self.pending.load(Ordering::SeqCst)
     }
 
-    /// Makes the session unreachable here: the next command starts a new life of it.
-    pub(super) fn close(&self) {
-        let mut shard = self.registry.shard(self.session_id);
-        if shard.get(&self.session_id).is_some_and(|live| live.token == self.token) {
-            shard.remove(&self.session_id);
+    /// Refuses everything that waits for a session; what other nodes sent goes back to them.
+    pub(super) fn refuse_all(&self, session_id: SessionId, shard: &mut Shard, refusal: &Refusal) {
+        let Some(place) = shard.get(session_id) else { return };
+        place.take_nudges();
+        let waiting = place.calls.drain();
+        for parked in waiting {
+            self.unpark(&parked);
+            if refusal.code == ErrorCode::Unavailable && parked.reply.is_from_afar() {
+                self.give_back(session_id, shard, parked.reply);
+            } else {
+                parked.reply.refuse_now(refusal.clone());
+            }
         }
-    }
-
-    /// The same, but only if no command is on its way.
-    pub(super) fn close_if_unused(&self) -> bool {
-        let mut shard = self.registry.shard(self.session_id);
-        if self.pending() > 0 {
-            return false;
-        }
-        if shard.get(&self.session_id).is_some_and(|live| live.token == self.token) {
-            shard.remove(&self.session_id);
-        }
-        true
-    }
-
-    /// The session's rules panicked.
-    pub(super) fn panicked(&self) {
-        self.registry.metrics.session_panics.inc();
-        let mut panics = lock(&self.registry.panics);
-        if panics.len() < self.registry.mailbox {
-            panics.entry(self.session_id).or_insert((Instant::now(), 0)).1 += 1;
-        }
+        shard.settle(session_id);
     }
 }
 
-/// A place in a session's mailbox, taken before the command is sent and given back when it was handled.
-pub(super) struct Permit {
-    pending: Arc<AtomicUsize>,
-}
-
-impl Permit {
-    fn take(pending: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
-        let before = pending.fetch_add(1, Ordering::SeqCst);
-        let permit = Self { pending: Arc::clone(pending) };
-        // Dropped on the way out, the permit gives its place back.
-        (before < bound).then_some(permit)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.pending.fetch_sub(1, Ordering::SeqCst);
-    }
+pub(super) fn overloaded() -> Refusal {
+    Refusal::new(ErrorCode::Overloaded, "more commands wait for this session than it takes")
 }

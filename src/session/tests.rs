@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::state::{Command, Rules};
 use super::{Clock, Commits, SessionParts, Sessions, SessionsOptions};
+use crate::cluster::Asked;
 use crate::connection::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::*;
 use crate::store::{Claim, CommitError, CommitOutcome, SessionCommit, SqliteOptions, SqliteStore, Store, UserRow};
@@ -117,8 +119,8 @@ impl Deliveries for Outside {
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, ()> {
         let Parcel { answers, publication, signals: _, asks } = parcel;
         let answers = answers.into_iter().map(|answer| Left::Answer(json(&answer.frame)));
-        let published = publication.map(|one| Left::Published(one.version));
-        let asks = asks.into_iter().flat_map(|(connection, frames)| {
+        let published = publication.filter(|one| one.version > 0).map(|one| Left::Published(one.version));
+        let asks = asks.into_iter().flat_map(|Asked { connection, frames, .. }| {
             frames.into_iter().map(move |frame| Left::Asked(connection, json(&frame)))
         });
         self.push(answers.chain(published).chain(asks).collect::<Vec<_>>());
@@ -128,6 +130,8 @@ impl Deliveries for Outside {
     fn answer_now(&self, answer: Answer) {
         self.push([Left::Answer(json(&answer.frame))]);
     }
+
+    fn tell(&self, _: NodeId, _: Bytes) {}
 }
 
 #[derive(Default)]
@@ -163,7 +167,7 @@ struct Bench {
 }
 
 fn connection(user_id: UserId) -> ConnectionKey {
-    ConnectionKey { worker: 0, serial: u64::from(user_id.as_bytes()[0]) }
+    ConnectionKey { node: NODE, worker: 0, serial: u64::from(user_id.as_bytes()[0]) }
 }
 
 async fn bench() -> Bench {
@@ -206,13 +210,23 @@ async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
         remembered_ms: 86_400_000,
         key_requests_per_minute: 10,
     };
-    let options = SessionsOptions { node_id: NODE, threads: 1, mailbox: 64, idle, rules };
+    let options = SessionsOptions {
+        node_id: NODE,
+        threads: 1,
+        mailbox: 64,
+        idle,
+        call_deadline: Duration::from_millis(500),
+        call_bytes: 1 << 20,
+        roll_call_every: Duration::from_secs(3),
+        rules,
+    };
     let parts = SessionParts {
         store: Arc::clone(&store),
         commits: Arc::clone(&gate) as Arc<dyn Commits>,
         deliveries: Arc::clone(&outside) as Arc<dyn Deliveries>,
         presence: Arc::clone(&people) as Arc<dyn Presence>,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        may_take_over: Arc::new(|| true),
         metrics: Metrics::new(),
     };
     let sessions = Sessions::start(options, parts);

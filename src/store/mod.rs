@@ -5,11 +5,14 @@
 //! if its `fence` and `previous_version` are those of the session's row, so two nodes that both believe they own a
 //! session cannot both write it.
 
+mod column;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod faulty;
 mod group_commit;
 mod overview;
+mod postgres;
+mod records;
 mod row;
 mod sqlite;
 
@@ -17,6 +20,7 @@ use async_trait::async_trait;
 
 pub use group_commit::{BatchObserver, BatchReport, CommitOutcome, GroupCommit, GroupCommitOptions};
 pub use overview::*;
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use row::*;
 pub use sqlite::{SqliteOptions, SqliteStore, StoreClock};
 

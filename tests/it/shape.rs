@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "src/connection/catch_up.rs",
     "src/connection/lanes.rs",
     "src/connection/frame_guard.rs",
+    "src/cluster/placement.rs",
 ];
 
 /// What a pure room does not name.
@@ -35,8 +36,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("src/protocol", &[]),
     ("src/session/state", &["protocol"]),
     ("src/store", &["protocol", "session::state"]),
-    ("src/cluster", &["protocol", "store", "telemetry"]),
+    ("src/cluster", &["protocol", "session::state", "store", "telemetry"]),
     ("src/client", &["protocol"]),
+    ("src/admin", &["protocol", "session::state", "store"]),
     ("src/accounts", &["protocol", "config", "store", "cluster", "session", "telemetry"]),
     ("src/session", &["protocol", "config", "store", "cluster", "connection", "telemetry"]),
 ];

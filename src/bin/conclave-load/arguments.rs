@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Direct(Direct),
     /// Rooms whose members disconnect and resume while messages flow.
     Churn(Churn),
+    /// End-to-end encrypted sessions whose members and room keys change while they speak, with real RSA and AES.
+    Rotation(Rotation),
     /// Show a report that was written with --json: its table, or its page with --html.
     Render {
         report: PathBuf,
@@ -151,6 +153,53 @@ pub(crate) struct Churn {
     /// How often all connections are cut at once.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) storms: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Rotation {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Sessions.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) sessions: usize,
+    /// Members of each; each is a user with a key pair of its own.
+    #[arg(long, default_value_t = 6)]
+    pub(crate) members: usize,
+    /// How often the owner of each session replaces its room key, beside what the server asks for; 0s: never.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    pub(crate) rotate_every: Duration,
+    /// How often a member of each session leaves or is put out, and comes back; 0s: never.
+    #[arg(long, value_parser = duration, default_value = "3s")]
+    pub(crate) change_every: Duration,
+}
+
+impl Rotation {
+    /// Refuses what this scenario does not do.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { common, sessions, members, .. } = self;
+        common.check()?;
+        ensure!(common.in_flight.is_none(), "rotation has no closed loop: give it a --rate");
+        ensure!(common.connections.is_none() && common.devices == 1, "rotation has one connection for each member");
+        ensure!(
+            (1..=1000).contains(sessions) && (2..=1000).contains(members),
+            "--sessions is 1 to 1000, --members 2 to 1000"
+        );
+        ensure!(sessions * members <= 10_000, "--sessions times --members is 10000 at most");
+        Ok(())
+    }
+
+    /// What was asked for, as reports tell it.
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let mut settings = self.common.settings();
+        let own = [
+            ("sessions", self.sessions.to_string()),
+            ("members", self.members.to_string()),
+            ("rotate-every", format!("{} s", self.rotate_every.as_secs_f64())),
+            ("change-every", format!("{} s", self.change_every.as_secs_f64())),
+        ];
+        settings.extend(own.map(|(name, value)| Setting { name: name.to_owned(), value }));
+        settings
+    }
 }
 
 /// Reads `30s`, `5m`, `1h 30m`; a day at most.

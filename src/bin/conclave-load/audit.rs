@@ -1,6 +1,6 @@
 //! After a run: each session's history is read through `fetch_msgs` and compared with what was acknowledged and shown.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::engine::{Ask, AskError, Engine};
 use crate::plan::Plan;
+use crate::stop;
 use crate::verify::Past;
 use crate::wire::{self, Text};
 
@@ -15,6 +16,8 @@ use crate::wire::{self, Text};
 const PAGE_BYTES: usize = 4 << 20;
 /// Events that a page may have.
 const PAGE: usize = 1000;
+/// How long reading may take after an interruption.
+const IMPATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait before another member is asked.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -25,18 +28,40 @@ struct Page<'a> {
     more: bool,
 }
 
-/// Reads and compares all histories; tells each session's last event and how many messages of it were owed to members.
+/// Where a session's history ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// Its last event.
+    pub(crate) head: u64,
+    /// How many messages of the run it has.
+    pub(crate) messages: u64,
+}
+
+/// Reads and compares all histories; `None` for one that could not be read, which is a failure, or for which there was
+/// no time after an interruption.
 pub(crate) fn histories(
     engine: &mut Engine,
     plan: &Plan,
     payload: usize,
-    patience: Duration,
-) -> Result<Vec<(u64, u64)>> {
+    patience: impl Fn() -> Duration,
+) -> Result<Vec<Option<End>>> {
+    let began = Instant::now();
     let mut ends = Vec::with_capacity(plan.rooms.len());
     for session in 0..plan.rooms.len() as u32 {
-        let past = history(engine, plan, session, payload, patience)?;
-        engine.state.ledger.compare(session, &past);
-        ends.push((past.head, past.messages.len() as u64));
+        if engine.state.is_hopeless() || (stop::asked() && began.elapsed() > IMPATIENCE) {
+            ends.push(None);
+            continue;
+        }
+        match history(engine, plan, session, payload, patience()) {
+            Ok(past) => {
+                engine.state.ledger.compare(session, &past);
+                ends.push(Some(End { head: past.head, messages: past.messages.len() as u64 }));
+            }
+            Err(error) => {
+                engine.state.fail(&format!("{error:#}"));
+                ends.push(None);
+            }
+        }
     }
     Ok(ends)
 }

@@ -22,10 +22,12 @@ mod measures;
 mod outcome;
 mod plan;
 mod report;
+mod rotation;
 mod run;
 mod sampling;
 mod setup;
 mod stop;
+mod tally;
 mod target;
 mod users;
 mod verify;
@@ -37,8 +39,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Common};
 use crate::plan::Plan;
+use crate::report::model::Setting;
+use crate::run::Outcome;
 
 fn main() -> ExitCode {
     match go(&Arguments::parse().command) {
@@ -56,14 +60,27 @@ fn go(command: &Command) -> Result<ExitCode> {
         Command::Rooms(options) => (Plan::rooms(options)?, &options.common),
         Command::Direct(options) => (Plan::direct(options)?, &options.common),
         Command::Churn(options) => (Plan::churn(options)?, &options.common),
+        Command::Rotation(options) => {
+            options.check()?;
+            return measured("rotation", options.settings(), &options.common, || rotation::run(options));
+        }
         Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
         Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
     };
+    measured(plan.scenario, plan.settings.clone(), common, || run::run(&plan, common))
+}
+
+/// Runs a scenario, and tells what it found.
+fn measured(
+    scenario: &str,
+    settings: Vec<Setting>,
+    common: &Common,
+    run: impl FnOnce() -> Result<Outcome>,
+) -> Result<ExitCode> {
     stop::listen()?;
     outcome::check_places(common)?;
     let started_at = jiff::Timestamp::now();
-    let outcome = run::run(&plan, common)?;
-    outcome::tell(outcome, &plan, common, started_at)
+    outcome::tell(run()?, scenario, settings, common, started_at)
 }
 
 /// A closed pipe is an error and no panic.

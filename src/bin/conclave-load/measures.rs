@@ -171,6 +171,11 @@ impl Measures {
         self.lag.value_at_quantile(0.99)
     }
 
+    /// How long 99 % of the acknowledgements took at most.
+    pub(crate) fn ack_p99(&self) -> u64 {
+        self.whole.ack.value_at_quantile(0.99)
+    }
+
     /// Everything that was measured, as reports tell it.
     pub(crate) fn latencies(&self) -> Vec<Latency> {
         let Self { whole, resume, rotation, .. } = self;

@@ -6,17 +6,16 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::arguments::Common;
-use crate::plan::Plan;
-use crate::report::model::{FORMAT, Report, Tester};
+use crate::measures::Measures;
+use crate::report::model::{FORMAT, Report, Setting, Tester};
 use crate::report::verdict::Verdict;
 use crate::report::{file, html, table};
 use crate::run::Outcome;
-use crate::sampling::Sampling;
 use crate::{machine, stop};
 
 /// Beyond this share of its core, and later than this, the program itself is what was measured.
 const BUSY: f64 = 0.9;
-const LATE_US: u64 = 5_000;
+const LATE_US: u64 = 1_000;
 
 /// Makes sure that reports can be written, before anything is measured.
 pub(crate) fn check_places(common: &Common) -> Result<()> {
@@ -24,8 +23,14 @@ pub(crate) fn check_places(common: &Common) -> Result<()> {
 }
 
 /// Tells what was found; gives the exit status.
-pub(crate) fn tell(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Result<ExitCode> {
-    let report = report(outcome, plan, common, started_at);
+pub(crate) fn tell(
+    outcome: Outcome,
+    scenario: &str,
+    settings: Vec<Setting>,
+    common: &Common,
+    started_at: Timestamp,
+) -> Result<ExitCode> {
+    let report = report(outcome, scenario, settings, common, started_at);
     print!("{}", table::table(&report));
     if let Some(path) = &common.json {
         file::write_json(path, &report)?;
@@ -40,32 +45,30 @@ pub(crate) fn tell(outcome: Outcome, plan: &Plan, common: &Common, started_at: T
     })
 }
 
-fn report(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp) -> Report {
-    let Outcome { counts, measures, sampling, seconds, longest_wait_us, interrupted, mut notes, .. } = outcome;
-    if outcome.nodes > 1 {
-        notes.push(format!("connections were on {} nodes", outcome.nodes));
-    }
+fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Common, started_at: Timestamp) -> Report {
+    let Outcome { counts, measures, servers, share_of_a_core, seconds, longest_wait_us, interrupted, notes, .. } =
+        outcome;
     let failures = outcome.failures.iter().map(|(why, times)| match times {
         1 => format!("{}.", capital(why)),
         times => format!("{}: {times} times.", capital(why)),
     });
     let delivered: u64 = measures.timeline().iter().map(|second| second.delivered).sum();
-    let cpu = sampling.server_cpu();
+    let cpu: f64 = servers.iter().map(|server| server.cpu_s).sum();
     Report {
         format: FORMAT,
-        scenario: plan.scenario.to_owned(),
+        scenario: scenario.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at,
-        options: plan.settings.clone(),
+        options,
         urls: common.urls.clone(),
         machine: machine::describe(),
         seconds,
         counts,
         latencies: measures.latencies(),
         timeline: measures.timeline().to_vec(),
-        servers: sampling.servers(),
+        servers,
         deliveries_per_cpu_s: (cpu > 0.0).then(|| delivered as f64 / cpu),
-        tester: tester(&sampling, common, measures.lag_p99()),
+        tester: tester(share_of_a_core, common, &measures),
         longest_without_service_ms: longest_wait_us.map(|waited| waited as f64 / 1e3),
         interrupted,
         failures: failures.collect(),
@@ -73,13 +76,16 @@ fn report(outcome: Outcome, plan: &Plan, common: &Common, started_at: Timestamp)
     }
 }
 
-fn tester(sampling: &Sampling, common: &Common, lag: u64) -> Tester {
-    let share = sampling.share_of_a_core();
+fn tester(share: f64, common: &Common, measures: &Measures) -> Tester {
     let open_loop = common.in_flight.is_none();
+    let lag = measures.lag_p99();
     let why = if share > BUSY {
-        Some(format!("it used {:.0} % of the one core that its thread can have", share * 100.0))
-    } else if open_loop && lag > LATE_US {
-        Some(format!("one message in a hundred left more than {:.1} ms after it was due", lag as f64 / 1e3))
+        Some(format!("it used {:.0} % of a core, and its engine has one thread", share * 100.0))
+    } else if open_loop && lag > LATE_US && 2 * lag > measures.ack_p99() {
+        Some(format!(
+            "one message in a hundred left more than {:.1} ms after it was due, which is most of its latency",
+            lag as f64 / 1e3
+        ))
     } else {
         None
     };

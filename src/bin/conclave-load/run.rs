@@ -9,11 +9,10 @@ use crate::engine::{Engine, Phase, Settings};
 use crate::measures::Measures;
 use crate::plan::Plan;
 use crate::report::live::{Live, Moment};
-use crate::report::model::Counts;
+use crate::report::model::{Counts, ServerProcess};
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys, User};
-use crate::verify::Faults;
 use crate::{audit, machine, setup, stop};
 
 /// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
@@ -25,10 +24,11 @@ const IMPATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
     pub(crate) measures: Measures,
-    pub(crate) sampling: Sampling,
+    pub(crate) servers: Vec<ServerProcess>,
+    /// This program's processor time over that of one core.
+    pub(crate) share_of_a_core: f64,
     pub(crate) seconds: f64,
     pub(crate) longest_wait_us: Option<u64>,
-    pub(crate) nodes: usize,
     /// What went wrong beside the counts, and how often.
     pub(crate) failures: Vec<(String, u64)>,
     pub(crate) notes: Vec<String>,
@@ -99,7 +99,7 @@ impl Run<'_> {
         self.engine.state.stop_speaking();
         self.sampling.look()?;
         self.wait_for_answers()?;
-        let patience = self.patience();
+        let patience = || if stop::asked() { IMPATIENCE } else { self.common.patience };
         let ends = audit::histories(&mut self.engine, self.plan, self.common.payload, patience)?;
         self.wait_for_deliveries(&ends)?;
         let outcome = self.conclude(seconds, &ends);
@@ -135,7 +135,8 @@ impl Run<'_> {
         let mut second = 0;
         loop {
             let now = self.engine.state.clock.now() - began;
-            let over = now >= self.common.duration.as_micros() as u64 || stop::asked();
+            let over =
+                now >= self.common.duration.as_micros() as u64 || stop::asked() || self.engine.state.is_hopeless();
             if now >= (second + 1) * 1_000_000 {
                 second += 1;
                 let moment = self.moment();
@@ -155,16 +156,7 @@ impl Run<'_> {
     fn moment(&mut self) -> Moment {
         let state = &mut self.engine.state;
         let second = state.measures.next_second();
-        let refused: u64 = state.tally.refused.values().sum();
-        let Faults { lost, missing, duplicated, disordered, undecryptable, misattributed } = state.ledger.faults();
-        let faults = lost + missing + duplicated + disordered + undecryptable + misattributed;
-        Moment {
-            acknowledged_per_s: second.acknowledged as f64,
-            delivered_per_s: second.delivered as f64,
-            p50_us: second.delivery_p50_us.or(second.ack_p50_us),
-            p99_us: second.delivery_p99_us.or(second.ack_p99_us),
-            errors: refused + state.tally.reconnects + faults,
-        }
+        Moment::of(&second, state.ledger.faults().total() + state.tally.errors())
     }
 
     /// Ends the connections that are to be ended by now.
@@ -197,19 +189,16 @@ impl Run<'_> {
                 self.engine.cut(who, false)?;
             }
         }
-        let back =
-            self.engine.until(self.common.patience, |state| state.in_phase(Phase::Live) == all || stop::asked())?;
+        let over = self.engine.until(self.common.patience, |state| {
+            state.in_phase(Phase::Live) == all || stop::asked() || state.is_hopeless()
+        })?;
         let took = (self.engine.state.clock.now() - began) as f64 / 1e6;
-        if back {
+        if over && self.engine.state.in_phase(Phase::Live) == all {
             self.notes.push(format!("all {all} connections were cut at once and had resumed {took:.2} s later"));
         } else {
             self.engine.state.fail("not all connections came back after they were cut");
         }
         Ok(())
-    }
-
-    fn patience(&self) -> Duration {
-        if stop::asked() { IMPATIENCE } else { self.common.patience }
     }
 
     /// How long nothing may come before what is still owed counts as lost.
@@ -227,9 +216,13 @@ impl Run<'_> {
     }
 
     /// Waits until everybody has everything that the histories have.
-    fn wait_for_deliveries(&mut self, ends: &[(u64, u64)]) -> Result<()> {
+    fn wait_for_deliveries(&mut self, ends: &[Option<audit::End>]) -> Result<()> {
         self.wait(
-            |state| state.seats().all(|(_, session, delivered)| delivered.last() >= ends[session as usize].0),
+            |state| {
+                state.seats().all(|(_, session, delivered)| {
+                    ends[session as usize].is_none_or(|end| delivered.last() >= end.head)
+                })
+            },
             |state| state.tally.delivered,
         )
     }
@@ -253,60 +246,53 @@ impl Run<'_> {
                 look && (done(state) || progress(state) != before)
             })?;
             let now = progress(&self.engine.state);
-            if done(&self.engine.state) || !over || now == before {
+            if done(&self.engine.state) || !over || now == before || self.engine.state.is_hopeless() {
                 return Ok(());
             }
             before = now;
         }
     }
 
-    fn conclude(mut self, seconds: f64, ends: &[(u64, u64)]) -> Outcome {
+    fn conclude(mut self, seconds: f64, ends: &[Option<audit::End>]) -> Outcome {
         let state = &mut self.engine.state;
         let (mut expected, mut absent, mut faults) = (0, 0, Vec::new());
         for (who, session, delivered) in state.seats() {
-            let (head, messages) = ends[session as usize];
-            if state.phase(who) == Phase::Live {
-                expected += messages;
-                faults.push(delivered.faults(head));
-            } else {
-                // What it was given was checked; what it was not given, it could not take.
-                expected += delivered.count();
-                faults.push(delivered.faults(delivered.last()));
-                absent += 1;
+            let here = state.phase(who) == Phase::Live;
+            absent += u64::from(!here);
+            match ends[session as usize] {
+                Some(end) if here => {
+                    expected += end.messages;
+                    faults.push(delivered.faults(end.head));
+                }
+                // What it was given was checked; what it was not given, it could not take, or nobody knows.
+                Some(_) | None => {
+                    expected += delivered.count();
+                    faults.push(delivered.faults(delivered.last()));
+                }
             }
         }
         faults.into_iter().for_each(|faults| state.ledger.add(faults));
         if absent > 0 {
             state.fail("at the end a member was not connected and could not be given the rest");
         }
+        let unread = ends.iter().filter(|end| end.is_none()).count();
+        if unread > 0 {
+            self.notes.push(format!("the histories of {unread} sessions were not read, and not compared"));
+        }
         state.measures.add_up();
         let now = state.clock.now();
         let longest_wait_us = state.ledger.longest_wait(now).map(|(waited, _)| waited);
         let faults = state.ledger.faults();
-        let tally = &state.tally;
-        let counts = Counts {
-            sent: tally.sent,
-            acknowledged: tally.acknowledged,
-            refused: tally.refused.clone(),
-            in_doubt: state.open(),
-            delivered: tally.delivered,
-            expected_deliveries: expected,
-            lost: faults.lost,
-            missing: faults.missing,
-            duplicated: faults.duplicated,
-            disordered: faults.disordered,
-            undecryptable: faults.undecryptable,
-            misattributed: faults.misattributed,
-            reconnects: tally.reconnects,
-            reconnects_expected: self.common.expect_restarts,
-        };
+        let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
         if counts.in_doubt > 0 && !stop::asked() {
             state.fail("messages had no answer when the run ended");
         }
-        let failures: Vec<(String, u64)> = std::mem::take(&mut state.failures).into_iter().collect();
+        let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
         let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
-        let nodes = state.nodes().len();
         let measures = std::mem::replace(&mut state.measures, Measures::new());
+        if state.nodes().len() > 1 {
+            self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
+        }
         // What failed stays, to be looked at.
         if whole
             && !stop::asked()
@@ -314,8 +300,16 @@ impl Run<'_> {
         {
             self.notes.push(format!("the run's sessions were not deleted: {error:#}"));
         }
-        let Self { sampling, notes, .. } = self;
-        let interrupted = stop::asked();
-        Outcome { counts, measures, sampling, seconds, longest_wait_us, nodes, failures, notes, interrupted }
+        Outcome {
+            counts,
+            measures,
+            servers: self.sampling.servers(),
+            share_of_a_core: self.sampling.share_of_a_core(),
+            seconds,
+            longest_wait_us,
+            failures,
+            notes: self.notes,
+            interrupted: stop::asked(),
+        }
     }
 }

@@ -78,11 +78,6 @@ impl Sampling {
         if self.wall.is_zero() { 0.0 } else { self.own.as_secs_f64() / self.wall.as_secs_f64() }
     }
 
-    /// Seconds of the servers' processor time.
-    pub(crate) fn server_cpu(&self) -> f64 {
-        self.processes.iter().map(|process| process.cpu.as_secs_f64()).sum()
-    }
-
     /// The servers, as reports tell them.
     pub(crate) fn servers(&self) -> Vec<ServerProcess> {
         let told = |process: &Process| ServerProcess {

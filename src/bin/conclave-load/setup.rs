@@ -66,7 +66,9 @@ pub(crate) fn knock(endpoints: &[Endpoint]) -> Result<()> {
 /// Connects everybody, without resuming anything yet. Each user has so many connections.
 pub(crate) fn connect(engine: &mut Engine, users: &[User], devices: usize) -> Result<()> {
     for user in users {
-        (0..devices).for_each(|_| drop(engine.state.add_connection(user.token.expose())));
+        for _ in 0..devices {
+            engine.state.add_connection(user.token.expose());
+        }
     }
     engine.state.want_all();
     wait_for_all(engine, Phase::Idle, "connected")

@@ -68,6 +68,13 @@ pub enum News {
         /// What came.
         came: u64,
     },
+    /// The server broke its promise: an event came again. It is told once.
+    Repeated {
+        /// Where.
+        session_id: SessionId,
+        /// Which.
+        seq: u64,
+    },
     /// A session is no longer this user's, as heard at reconnecting.
     Gone(crate::protocol::Gone),
     /// Connected; events go on from here.

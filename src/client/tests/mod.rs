@@ -127,6 +127,10 @@ async fn after_a_restart_of_the_node_the_client_goes_on_where_it_was() {
     assert_eq!(resumed, json!({"cursors": {S: {"seq": 2, "log": "the-log"}}}));
     peer.role_changed(2).await;
     peer.role_changed(3).await;
+    assert_eq!(
+        hears(&mut news, |news| matches!(news, News::Repeated { .. })).await,
+        News::Repeated { session_id: S.parse().unwrap(), seq: 2 }
+    );
     assert_eq!(seqs(&mut news, 1).await, [3], "what comes twice is told once");
     drop(client);
 }

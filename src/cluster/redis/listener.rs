@@ -348,7 +348,7 @@ impl Listener {
         match place {
             Place::Channel(channel) => self.post.missed(channel),
             // What this channel lost may have been about any, and another server's did not have to notice.
-            Place::Everyone if self.post.sharded => self.all_missed(),
+            Place::Everyone if self.post.hears_everyone() && self.post.sharded => self.all_missed(),
             Place::Everyone | Place::Probe { .. } => {}
         }
     }

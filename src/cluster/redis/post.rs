@@ -3,7 +3,7 @@
 //! Invariant: what is handed over was sealed by a node of this cluster for this channel, and comes once.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ pub(super) struct Post {
     next_probe: AtomicU64,
     complaints: Mutex<HashMap<Option<NodeId>, Instant>>,
     trouble: Mutex<Option<RedisTrouble>>,
+    hears_everyone: AtomicBool,
 }
 
 /// What a message asks of the listener that took it.
@@ -75,6 +76,7 @@ impl Post {
             next_probe: AtomicU64::new(0),
             complaints: Mutex::default(),
             trouble: Mutex::default(),
+            hears_everyone: AtomicBool::new(false),
         }
     }
 
@@ -135,6 +137,12 @@ impl Post {
     pub(super) fn missed(&self, channel: Channel) {
         self.metrics.bus_missed.inc();
         self.incoming.missed(channel);
+    }
+
+    /// The channel of all nodes is confirmed; whether it ever was before, so that this node may have missed something
+    /// on it. At a node's start nobody relies on it yet.
+    pub(super) fn hears_everyone(&self) -> bool {
+        self.hears_everyone.swap(true, Ordering::Relaxed)
     }
 
     fn rejected(&self, claimed: Option<NodeId>, rejected: Rejected) {

@@ -3,7 +3,10 @@
 #[path = "../../../tests/it/support/redis.rs"]
 mod server;
 
+mod access;
+mod damage;
 mod plain;
+mod sharded;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +16,7 @@ use futures_util::FutureExt;
 use self::server::RedisServer;
 use super::{RedisBus, RedisOptions};
 use crate::cluster::conformance::{DEADLINE, Ear, Heard, Peer, Subject, session, user};
-use crate::cluster::{Bus, ClusterSecret, Incoming};
+use crate::cluster::{Bus, Channel, ClusterSecret, Incoming};
 use crate::protocol::NodeId;
 use crate::telemetry::Metrics;
 
@@ -48,4 +51,27 @@ fn subject(options: RedisOptions, keep: impl std::any::Any + Send + Sync) -> Sub
         .boxed()
     };
     Subject { join: Box::new(join), _keep: Box::new(keep) }
+}
+
+/// Fails where it takes longer than the deadline.
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+async fn until_probes_come_through(peer: &Peer) {
+    let come = async {
+        while peer.bus.probe().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("probes to come through", come).await;
+}
+
+async fn until_probes_fail(peer: &Peer) {
+    let fail = async {
+        while peer.bus.probe().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("probes to fail", fail).await;
 }

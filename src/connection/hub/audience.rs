@@ -101,6 +101,16 @@ impl Audience {
         self.baseline = Some(self.baseline.map_or(version, |known| known.max(version)));
     }
 
+    /// The session is known to stand at `version` (none: it has ended); whether something before that was missed.
+    pub(super) fn has_missed(&mut self, version: Option<u64>) -> bool {
+        let known = self.delivered.max(self.baseline);
+        let missed = version.is_none_or(|version| known < Some(version));
+        if missed {
+            self.delivered = self.delivered.max(version);
+        }
+        missed
+    }
+
     /// Whether everything up to `version` came by here.
     pub(super) fn has_delivered(&self, version: u64) -> bool {
         self.delivered.is_some_and(|delivered| delivered >= version)
@@ -224,6 +234,19 @@ mod tests {
         assert_eq!(audience.turn(10), Turn::Gap);
         assert_eq!(audience.turn(9), Turn::Old);
         assert_eq!(audience.turn(11), Turn::Next);
+    }
+
+    #[test]
+    fn where_a_session_stands_shows_what_was_lost() {
+        let mut audience = Audience::default();
+        audience.set_baseline(5);
+        assert!(!audience.has_missed(Some(5)), "read from the store");
+        assert_eq!(audience.turn(6), Turn::Next);
+        assert!(!audience.has_missed(Some(6)));
+        assert!(audience.has_missed(Some(8)));
+        assert_eq!(audience.turn(8), Turn::Old, "read from the store by now");
+        assert_eq!(audience.turn(9), Turn::Next);
+        assert!(audience.has_missed(None), "it has ended, and nobody said so");
     }
 
     #[test]

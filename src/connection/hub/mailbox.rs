@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::cluster::{Publication, UserSignal};
 use crate::connection::shards::lock;
 use crate::connection::{Answer, ConnectionKey};
-use crate::protocol::{CloseCode, Frame, UserId};
+use crate::protocol::{CloseCode, Frame, SessionId, UserId};
 
 use super::Hub;
 
@@ -24,6 +24,18 @@ pub(in crate::connection) struct Batch {
     pub(in crate::connection) publication: Option<Arc<Publication>>,
     pub(in crate::connection) signals: Vec<(UserId, UserSignal)>,
     pub(in crate::connection) asks: Vec<(ConnectionKey, Vec<Frame>)>,
+    pub(in crate::connection) found: Found,
+}
+
+/// What a look into the store has found: compared with what this hub has heard of.
+#[derive(Default)]
+pub struct Found {
+    /// Sessions and their versions; none: it has ended.
+    pub heads: Vec<(SessionId, Option<u64>)>,
+    /// Users and all their sessions.
+    pub memberships: Vec<(UserId, Vec<SessionId>)>,
+    /// Users who have inbox events.
+    pub inboxes: Vec<UserId>,
 }
 
 impl Message for Batch {

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+pub use mailbox::Found;
 pub(super) use mailbox::{Batch, CloseAll, HubHandle};
 
 use crate::protocol::{CloseCode, Frame, SessionId, UserId, encode_going_away};
@@ -60,7 +61,7 @@ impl Hub {
 
     /// A number for a new connection.
     pub(super) fn next_key(&self) -> ConnectionKey {
-        ConnectionKey { worker: self.worker, serial: self.node.subscriptions.next_serial() }
+        ConnectionKey { node: self.node.node, worker: self.worker, serial: self.node.subscriptions.next_serial() }
     }
 
     /// A connection begins.
@@ -193,6 +194,7 @@ impl Hub {
             for (user_id, signal) in &batch.signals {
                 roster.signal(*user_id, signal, &mut after);
             }
+            roster.swept(&batch.found, &mut after);
             for (connection, frames) in batch.asks {
                 let Some(link) = roster.links.get(&connection.serial) else { continue };
                 if link.push_asks(frames).is_err() {

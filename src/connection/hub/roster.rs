@@ -12,6 +12,7 @@ use crate::protocol::{CloseCode, Frame, InboxId, SessionId, UserId, encode_withd
 
 use super::after::After;
 use super::audience::{Audience, Run, Turn};
+use super::mailbox::Found;
 
 /// The books of one hub.
 #[derive(Default)]
@@ -119,10 +120,43 @@ impl Roster {
                     audience.event(session_id, (*seq, *effect), frame, after);
                 }
             }
+            Row::Head(version) => self.head(session_id, Some(*version), after),
+            // Answered for all hubs at once.
+            Row::RollCall { .. } => {}
             Row::Typing { by, frame } => {
                 if let Some(audience) = self.sessions.get(&session_id) {
                     audience.typing(*by, frame, after);
                 }
+            }
+        }
+    }
+
+    /// Where a session is known to stand: who listens here and has missed something reads it from the store.
+    fn head(&mut self, session_id: SessionId, version: Option<u64>, after: &mut After) {
+        if let Some(audience) = self.sessions.get_mut(&session_id)
+            && audience.has_missed(version)
+        {
+            after.gaps += 1;
+            audience.fall_back(session_id, after);
+        }
+    }
+
+    /// Compares what the store has with what was heard of: the bus may have lost it.
+    pub(super) fn swept(&mut self, found: &Found, after: &mut After) {
+        for (session_id, version) in &found.heads {
+            self.head(*session_id, *version, after);
+        }
+        for (user_id, sessions) in &found.memberships {
+            for link in self.links_of(*user_id) {
+                if sessions.iter().any(|session_id| !link.seats.borrow().contains(session_id)) {
+                    after.memberships.push(Rc::clone(link));
+                }
+            }
+        }
+        for user_id in &found.inboxes {
+            for link in self.links_of(*user_id) {
+                link.inbox.borrow_mut().stir();
+                after.inbox.push(Rc::clone(link));
             }
         }
     }

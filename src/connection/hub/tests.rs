@@ -14,7 +14,7 @@ use crate::connection::catch_up::Standing;
 use crate::connection::link::{Identity, Link, LinkParts, Stage};
 use crate::connection::outbox::Taken;
 use crate::connection::socket::Socket;
-use crate::protocol::{Frame, InboxId, SessionId, UserId};
+use crate::protocol::{Frame, InboxId, NodeId, SessionId, UserId};
 use crate::store::TokenHash;
 
 const SESSION: SessionId = SessionId::from_bytes([9; 16]);
@@ -26,7 +26,7 @@ fn user(number: u8) -> UserId {
 /// A connection whose events flow.
 fn link(roster: &mut Roster, serial: u64, user_id: UserId, outbox_bytes: usize) -> Rc<Link> {
     let link = Rc::new(Link::new(LinkParts {
-        key: ConnectionKey { worker: 0, serial },
+        key: ConnectionKey { node: NodeId::from_bytes([7; 16]), worker: 0, serial },
         socket: Socket::default(),
         bearer: None,
         address: None,

@@ -12,31 +12,73 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::LocalBus;
 use crate::config::Config;
-use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket, upgrade};
+use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket, upgrade};
 use crate::protocol::{NodeId, Timestamp, UserId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{
-    GroupCommit, GroupCommitOptions, SqliteOptions, SqliteStore, Store, TokenHash, TokenOwner, UserRow,
+    GroupCommit, GroupCommitOptions, NodeReport, SqliteOptions, SqliteStore, Store, TokenHash, TokenOwner, UserRow,
+    WireVersions,
 };
 use crate::telemetry::Metrics;
+
+use super::wire::Wire;
 
 /// Nothing in these tests takes longer, unless it never comes.
 pub(super) const SOON: Duration = Duration::from_secs(20);
 
-const NODE: NodeId = NodeId::from_bytes([0x0a; 16]);
+/// What the nodes of one cluster share.
+pub(super) struct Ground {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) wire: Wire,
+    users: AtomicU8,
+    _dir: TempDir,
+}
+
+impl Ground {
+    pub(super) async fn new() -> Arc<Self> {
+        let dir = TempDir::new().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
+        Arc::new(Self { store, wire: Wire::default(), users: AtomicU8::new(1), _dir: dir })
+    }
+
+    pub(super) async fn user(&self) -> TestUser {
+        let number = self.users.fetch_add(1, Ordering::Relaxed);
+        let id = UserId::from_bytes([number; 16]);
+        let now = self.store.now().await.unwrap();
+        let row = UserRow {
+            user_id: id,
+            name: format!("user-{number}"),
+            display_name: None,
+            password_hash: "-".into(),
+            public_key: "AAAA".into(),
+            fingerprint: format!("{number:064x}"),
+            created_at: now,
+        };
+        self.store.create_user(&row).await.unwrap();
+        let token = format!("token-{number}");
+        self.token(id, &token, now.plus_secs(3600)).await;
+        TestUser { id, token }
+    }
+
+    pub(super) async fn token(&self, user_id: UserId, token: &str, expires_at: Timestamp) {
+        let owner = TokenOwner { user_id, expires_at };
+        self.store.add_token(hash_of(token).unwrap(), &owner, 100).await.unwrap();
+    }
+}
 
 /// A node.
 pub(super) struct TestNode {
+    pub(super) ground: Arc<Ground>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) id: NodeId,
+    pub(super) sessions: Sessions,
     pub(super) connections: Arc<Connections>,
     pub(super) subscriptions: Subscriptions,
+    pub(super) recovery: Recovery,
     pub(super) metrics: Arc<Metrics>,
     pub(super) addr: SocketAddr,
     server: actix_web::dev::ServerHandle,
-    users: AtomicU8,
-    _dir: TempDir,
 }
 
 /// A user with a token.
@@ -63,90 +105,95 @@ async fn handler(node: web::Data<Arc<Connections>>, request: HttpRequest, payloa
     }
 }
 
+pub(super) fn report() -> NodeReport {
+    let wire = WireVersions { oldest: 1, newest: 1 };
+    NodeReport { program: "test".to_owned(), wire, connections: 0, sessions: 0, bus_ok: true }
+}
+
+fn serve(config: &Config, connections: &Arc<Connections>) -> (SocketAddr, actix_web::dev::ServerHandle) {
+    let shared = Arc::clone(connections);
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(Arc::clone(&shared))).route("/v1/ws", web::get().to(handler))
+    })
+    .on_connect(prepare_socket(&config.connections))
+    .workers(2)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let addr = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (addr, handle)
+}
+
 impl TestNode {
     pub(super) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
     pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(&Ground::new().await, 0x0a, change).await
+    }
+
+    /// One more node on common ground.
+    pub(super) async fn on(ground: &Arc<Ground>, number: u8, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         change(&mut config);
-        let dir = TempDir::new().unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(dir.path())).await.unwrap());
+        let id = NodeId::from_bytes([number; 16]);
+        let store = Arc::clone(&ground.store);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metrics = Metrics::new();
-        store.renew_lease(NODE, 3_600_000, &crate::store::conformance::report()).await.unwrap();
-        let commits = GroupCommit::start(Arc::clone(&store), NODE, GroupCommitOptions::default(), None);
-        let subscriptions = Subscriptions::default();
-        subscriptions.attach(Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone()))));
-        let sessions = Sessions::start(
-            SessionsOptions {
-                node_id: NODE,
-                threads: 1,
-                mailbox: 1024,
-                idle: Duration::from_secs(300),
-                rules: config.rules(),
-            },
-            SessionParts {
-                store: Arc::clone(&store),
-                commits: Arc::new(commits),
-                deliveries: Arc::new(subscriptions.clone()),
-                presence: Arc::new(subscriptions.clone()),
-                clock: Arc::clone(&clock),
-                metrics: Arc::clone(&metrics),
-            },
-        );
+        store.renew_lease(id, 3_600_000, &report()).await.unwrap();
+        let commits = GroupCommit::start(Arc::clone(&store), id, GroupCommitOptions::default(), None);
+        let subscriptions = Subscriptions::new(id, Arc::clone(&metrics));
+        subscriptions.attach(Arc::new(ground.wire.join(id, Arc::new(subscriptions.clone()))));
+        let options = SessionsOptions {
+            node_id: id,
+            threads: 1,
+            mailbox: 1024,
+            idle: Duration::from_secs(config.sessions.idle_s),
+            call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
+            call_bytes: config.cluster.call_bytes,
+            roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
+            rules: config.rules(),
+        };
+        let parts = SessionParts {
+            store: Arc::clone(&store),
+            commits: Arc::new(commits),
+            deliveries: Arc::new(subscriptions.clone()),
+            presence: Arc::new(subscriptions.clone()),
+            clock: Arc::clone(&clock),
+            may_take_over: Arc::new(|| true),
+            metrics: Arc::clone(&metrics),
+        };
+        let sessions = Sessions::start(options, parts);
+        subscriptions.meet(Arc::new(sessions.clone())).await.unwrap();
+        let time: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
+        let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::clone(&time));
         let connections = Connections::new(ConnectionParts {
             store: Arc::clone(&store),
-            sessions: Arc::new(sessions),
+            sessions: Arc::new(sessions.clone()),
             subscriptions: subscriptions.clone(),
             settings: config.connections.clone(),
             limits: config.limits.clone(),
-            node: NODE,
-            clock: Arc::new(move || clock.now()),
+            node: id,
+            clock: time,
             token_hash: hash_of,
             metrics: Arc::clone(&metrics),
         });
-        let shared = Arc::clone(&connections);
-        let server = HttpServer::new(move || {
-            App::new().app_data(web::Data::new(Arc::clone(&shared))).route("/v1/ws", web::get().to(handler))
-        })
-        .on_connect(prepare_socket(&config.connections))
-        .workers(2)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-        let addr = server.addrs()[0];
-        let server = server.run();
-        let handle = server.handle();
-        actix_web::rt::spawn(server);
-        let users = AtomicU8::new(1);
-        Self { store, connections, subscriptions, metrics, addr, server: handle, users, _dir: dir }
+        let (addr, server) = serve(&config, &connections);
+        let ground = Arc::clone(ground);
+        Self { ground, store, id, sessions, connections, subscriptions, recovery, metrics, addr, server }
     }
 
     pub(super) async fn user(&self) -> TestUser {
-        let number = self.users.fetch_add(1, Ordering::Relaxed);
-        let id = UserId::from_bytes([number; 16]);
-        let now = self.store.now().await.unwrap();
-        let row = UserRow {
-            user_id: id,
-            name: format!("user-{number}"),
-            display_name: None,
-            password_hash: "-".into(),
-            public_key: "AAAA".into(),
-            fingerprint: format!("{number:064x}"),
-            created_at: now,
-        };
-        self.store.create_user(&row).await.unwrap();
-        let token = format!("token-{number}");
-        self.token(id, &token, now.plus_secs(3600)).await;
-        TestUser { id, token }
+        self.ground.user().await
     }
 
     pub(super) async fn token(&self, user_id: UserId, token: &str, expires_at: Timestamp) {
-        let owner = TokenOwner { user_id, expires_at };
-        self.store.add_token(hash_of(token).unwrap(), &owner, 100).await.unwrap();
+        self.ground.token(user_id, token, expires_at).await;
     }
 
     /// A connection that has authenticated.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::protocol::{KeyEpoch, Timestamp, UserId};
 
-use super::{AskFor, Online, SessionState};
+use super::{AskFor, Member, Online, SessionState};
 
 /// The most `SendRoomKeyNotification`s of a session that are open at once.
 pub(super) const MAX_OPEN: usize = 256;
@@ -109,6 +109,17 @@ impl SessionState {
     /// Whether members lack a key, or one is being made: whether a new connection of a member may be asked.
     pub fn wants_keys(&self) -> bool {
         !self.head.ended && (self.rotation().is_some() || !self.without_key.is_empty())
+    }
+
+    /// Members who may be asked for a key, now or when the rotation's deadline has passed, by id: whether they are
+    /// connected matters.
+    pub fn may_be_asked(&self) -> impl Iterator<Item = UserId> + '_ {
+        let (current, rotation) = (self.current_epoch(), self.rotation());
+        let holds = move |member: &Member| current.is_some_and(|epoch| member.keys.has(epoch));
+        let rotates = move |member: &Member| {
+            rotation.is_some_and(|one| one.rotator == member.user_id || member.keys.sent == Some(one.epoch))
+        };
+        self.members.values().filter(move |member| holds(member) || rotates(member)).map(|member| member.user_id)
     }
 
     fn ask_rotator(&mut self, now: Timestamp, due: &mut Vec<AskFor>) {

@@ -1,4 +1,6 @@
-//! What a session can be told.
+//! What a session can be told. Serialisable: a command travels to the node that its session lives on.
+
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
     AcceptJoinSessionApproval, AllowUserJoinSession, FailedMember, InviteUserToSession, LostReason, NewSession, Role,
@@ -6,7 +8,7 @@ use crate::protocol::{
 };
 
 /// A request of a user, with what the connection looked up for it beforehand: the state asks nobody.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// `new_session`: the first command of a session, and only that.
     Create {
@@ -95,4 +97,62 @@ pub enum Command {
         /// The event with that `seq`, as it is stored.
         original: Option<Box<SessionEvent>>,
     },
+}
+
+impl Command {
+    /// Whether a session that may have taken it already can be told it again: it is known by its sender's own id, and
+    /// answered alike.
+    pub const fn is_repeatable(&self) -> bool {
+        match self {
+            Self::SendMsg(body) => body.client_msg_id.is_some(),
+            Self::Create { .. }
+            | Self::Join { .. }
+            | Self::Allow(_)
+            | Self::Invite { .. }
+            | Self::Accept { .. }
+            | Self::SendRoomKey(_)
+            | Self::SendRoomKeys(_)
+            | Self::RequestRoomKey(_)
+            | Self::E2eeize
+            | Self::Dee2eeize
+            | Self::Leave { .. }
+            | Self::Delete
+            | Self::Kick(_)
+            | Self::Ban { .. }
+            | Self::Unban(_)
+            | Self::Mute { .. }
+            | Self::Unmute(_)
+            | Self::SetRole { .. }
+            | Self::SetInfo(_)
+            | Self::Recall { .. } => false,
+        }
+    }
+
+    /// About how many bytes it holds, for the bound on what waits.
+    pub fn weight(&self) -> usize {
+        let large = match self {
+            Self::SendMsg(body) => body.markdown_text.len(),
+            Self::SendRoomKeys(body) => body.room_keys.iter().map(|key| key.room_key.as_str().len() + 64).sum(),
+            Self::Recall { original, .. } => original.as_ref().map_or(0, |event| event.encode().len()),
+            Self::Create { .. }
+            | Self::Join { .. }
+            | Self::Allow(_)
+            | Self::Invite { .. }
+            | Self::Accept { .. }
+            | Self::SendRoomKey(_)
+            | Self::RequestRoomKey(_)
+            | Self::E2eeize
+            | Self::Dee2eeize
+            | Self::Leave { .. }
+            | Self::Delete
+            | Self::Kick(_)
+            | Self::Ban { .. }
+            | Self::Unban(_)
+            | Self::Mute { .. }
+            | Self::Unmute(_)
+            | Self::SetRole { .. }
+            | Self::SetInfo(_) => 0,
+        };
+        large + 1024
+    }
 }

@@ -3,9 +3,9 @@
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
-use super::column::{Columns, Hex, failed, json};
-use super::snapshot::{CLOSED, NEW_KEY};
+use super::column::{Cells, Columns, Hex, failed, json};
 use crate::protocol::{SessionId, Timestamp, UserId};
+use crate::store::records::{self, CLOSED, NEW_KEY};
 use crate::store::{NewPublicKey, StoreError, StoreResult, TokenHash, TokenOwner, UserRow};
 
 impl SqliteStore {
@@ -38,7 +38,7 @@ impl SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(failed)?;
-        row.as_ref().map(user).transpose()
+        row.as_ref().map(records::user).transpose()
     }
 
     pub(super) async fn find_user_by_id(&self, user_id: UserId) -> StoreResult<Option<UserRow>> {
@@ -47,7 +47,7 @@ impl SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(failed)?;
-        row.as_ref().map(user).transpose()
+        row.as_ref().map(records::user).transpose()
     }
 
     pub(super) async fn find_public_keys(&self, users: &[UserId]) -> StoreResult<Vec<(UserId, String)>> {
@@ -274,18 +274,6 @@ async fn add_tasks(
         .await
         .map_err(failed)?;
     rows.iter().map(SqliteRow::session).collect()
-}
-
-fn user(row: &SqliteRow) -> StoreResult<UserRow> {
-    Ok(UserRow {
-        user_id: row.user("user_id")?,
-        name: row.col("name")?,
-        display_name: row.col("display_name")?,
-        password_hash: row.col("password_hash")?,
-        public_key: row.col("public_key")?,
-        fingerprint: row.col("fingerprint")?,
-        created_at: row.time("created_at")?,
-    })
 }
 
 fn digits(hash: &TokenHash) -> String {

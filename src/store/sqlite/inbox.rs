@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteRow;
-
 use super::SqliteStore;
 use super::column::{Columns, Hex, failed, int, json};
 use crate::protocol::{InboxId, SessionId, Timestamp, UserId};
-use crate::store::{AckRow, InboxRow, StoreResult};
+use crate::store::{AckRow, InboxRow, StoreResult, records};
 
 impl SqliteStore {
     pub(super) async fn find_inbox(&self, user_id: UserId, limit: u64, now: Timestamp) -> StoreResult<Vec<InboxRow>> {
@@ -20,7 +18,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        rows.iter().map(inbox_row).collect()
+        rows.iter().map(records::inbox_row).collect()
     }
 
     pub(super) async fn find_inbox_keys(
@@ -38,7 +36,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        rows.iter().map(inbox_row).collect()
+        rows.iter().map(records::inbox_row).collect()
     }
 
     pub(super) async fn delete_inbox(&self, user_id: UserId, inbox_ids: &[InboxId]) -> StoreResult<()> {
@@ -87,14 +85,4 @@ impl SqliteStore {
         .map_err(failed)?;
         Ok(write.commit().await?)
     }
-}
-
-fn inbox_row(row: &SqliteRow) -> StoreResult<InboxRow> {
-    Ok(InboxRow {
-        inbox_id: row.inbox_id("inbox_id")?,
-        session_id: row.session()?,
-        version: row.count("version")?,
-        holds_key: row.col("holds_key")?,
-        json: row.col::<String>("json")?.into(),
-    })
 }

@@ -1,11 +1,9 @@
 //! The nodes' leases, what they tell of themselves, and what is asked of them.
 
-use sqlx::sqlite::SqliteRow;
-
 use super::SqliteStore;
-use super::column::{Columns, corrupt, failed, int};
+use super::column::{failed, int};
 use crate::protocol::NodeId;
-use crate::store::{NodeReport, NodeRow, StoreResult, WireVersions};
+use crate::store::{NodeReport, NodeRow, StoreResult, records};
 
 impl SqliteStore {
     pub(super) async fn write_lease(
@@ -39,7 +37,7 @@ impl SqliteStore {
         .fetch_one(write.connection())
         .await
         .map_err(failed)?;
-        let row = node(&row)?;
+        let row = records::node(&row)?;
         write.commit().await?;
         Ok(row)
     }
@@ -60,7 +58,7 @@ impl SqliteStore {
             .fetch_all(&self.readers)
             .await
             .map_err(failed)?;
-        rows.iter().map(node).collect()
+        rows.iter().map(records::node).collect()
     }
 
     pub(super) async fn note_drain(&self, node_id: NodeId) -> StoreResult<bool> {
@@ -74,22 +72,4 @@ impl SqliteStore {
         write.commit().await?;
         Ok(asked.rows_affected() > 0)
     }
-}
-
-fn node(row: &SqliteRow) -> StoreResult<NodeRow> {
-    let node_id: &str = row.col("node_id")?;
-    Ok(NodeRow {
-        node_id: node_id.parse().map_err(|_| corrupt("node_id"))?,
-        started_at: row.time("started_at")?,
-        expires_at: row.time("expires_at")?,
-        bus_ok_at: row.moment("bus_ok_at")?,
-        drain: row.col("drain")?,
-        report: NodeReport {
-            program: row.col("program")?,
-            wire: WireVersions { oldest: row.col("wire_oldest")?, newest: row.col("wire_newest")? },
-            connections: row.count("connections")?,
-            sessions: row.count("sessions")?,
-            bus_ok: row.col("bus_ok")?,
-        },
-    })
 }

@@ -1,12 +1,9 @@
 //! What operators see of sessions and accounts.
 
-use sqlx::sqlite::SqliteRow;
-
 use super::SqliteStore;
-use super::column::{Columns, corrupt, failed, int};
+use super::column::{failed, int};
 use crate::protocol::SessionId;
-use crate::session::state::Head;
-use crate::store::{Page, SessionSummary, Standing, StoreResult, UserSummary};
+use crate::store::{Page, SessionSummary, StoreResult, UserSummary, records};
 
 /// A session as operators see it.
 macro_rules! summary {
@@ -35,7 +32,7 @@ impl SqliteStore {
             .fetch_all(&self.readers)
             .await
             .map_err(failed)?;
-        super::reads::page(&rows, limit, session)
+        records::page(&rows, limit, records::session_summary)
     }
 
     pub(super) async fn summarize_session(&self, session_id: SessionId) -> StoreResult<Option<SessionSummary>> {
@@ -44,7 +41,7 @@ impl SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(failed)?;
-        row.as_ref().map(session).transpose()
+        row.as_ref().map(records::session_summary).transpose()
     }
 
     pub(super) async fn summarize_user(&self, name: &str) -> StoreResult<Option<UserSummary>> {
@@ -59,39 +56,6 @@ impl SqliteStore {
         .fetch_optional(&self.readers)
         .await
         .map_err(failed)?;
-        row.as_ref().map(user).transpose()
+        row.as_ref().map(records::user_summary).transpose()
     }
-}
-
-fn session(row: &SqliteRow) -> StoreResult<SessionSummary> {
-    let head: Head = row.record("head")?;
-    let owner = row.col::<Option<&str>>("owner_node")?.map(str::parse).transpose();
-    Ok(SessionSummary {
-        session_id: row.session()?,
-        name: head.name,
-        members: row.count("members")?,
-        without_key: row.count("without_key")?,
-        owner: owner.map_err(|_| corrupt("owner_node"))?,
-        version: row.count("version")?,
-        last_seq: row.count("last_seq")?,
-        last_time: row.time("last_time")?,
-        e2ee: head.e2ee,
-    })
-}
-
-fn user(row: &SqliteRow) -> StoreResult<UserSummary> {
-    let standing = match (row.moment("closed_at")?, row.moment("disabled_at")?) {
-        (Some(at), _) => Standing::Closed(at),
-        (None, Some(at)) => Standing::Disabled(at),
-        (None, None) => Standing::Live,
-    };
-    Ok(UserSummary {
-        user_id: row.user("user_id")?,
-        name: row.col("name")?,
-        created_at: row.time("created_at")?,
-        standing,
-        sessions: row.count("sessions")?,
-        tokens: row.count("tokens")?,
-        inbox: row.count("inbox")?,
-    })
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::column::{DELETED, Hex, end, int, json, left_word, role_word};
 use super::commit::PUT_HEAD_COLUMNS;
-use super::snapshot::RareKeys;
 use crate::protocol::{ClientId, Frame, Happening, SessionEvent, Timestamp, UserId};
 use crate::session::state::{Change, E2ee, Head, Member, Phase};
+use crate::store::records::RareKeys;
 use crate::store::{SessionCommit, Write};
 
 /// A row of `events`.

@@ -5,13 +5,9 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
-use super::column::{Columns, Hex, failed, int, json};
-use crate::protocol::{
-    GoneReason, InvitationView, JoinRequestView, KeyEpoch, MemberView, RoomKeyView, SessionId, SessionInfo,
-    SessionOverview, Timestamp, UserId,
-};
-use crate::session::state::{E2ee, Head, Until};
-use crate::store::{Access, EventRange, EventRow, Membership, Page, StoreError, StoreResult};
+use super::column::{Cells, Columns, Hex, failed, int, json};
+use crate::protocol::{GoneReason, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId};
+use crate::store::{Access, EventRange, EventRow, Membership, Page, StoreResult, records};
 
 pub(super) const EVENTS_AFTER: &str = "
     SELECT e.seq, e.version, iif(e.json = '', r.json, e.json) AS json
@@ -61,18 +57,7 @@ impl SqliteStore {
         .await
         .map_err(failed)?;
         let Some(row) = row else { return Ok(Access::NoSession) };
-        if row.col("banned")? {
-            return Ok(Access::Banned);
-        }
-        if row.col::<Option<&str>>("role")?.is_none() {
-            return Ok(Access::Stranger);
-        }
-        Ok(Access::Member {
-            role: row.role()?,
-            first_seq: row.count("first_seq")?,
-            last_seq: row.count("last_seq")?,
-            key_epoch: row.epoch("key_epoch")?,
-        })
+        records::access(&row)
     }
 
     pub(super) async fn find_sessions_of(&self, user_id: UserId) -> StoreResult<Vec<Membership>> {
@@ -86,7 +71,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        rows.iter().map(|row| membership(row, &self.log)).collect()
+        rows.iter().map(|row| records::membership(row, &self.log)).collect()
     }
 
     pub(super) async fn find_departures(
@@ -159,7 +144,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        page(&rows, limit, room_key)
+        records::page(&rows, limit, records::room_key)
     }
 
     pub(super) async fn find_members(
@@ -177,7 +162,7 @@ impl SqliteStore {
             .fetch_all(&self.readers)
             .await
             .map_err(failed)?;
-        page(&rows, limit, member)
+        records::page(&rows, limit, records::member_view)
     }
 
     pub(super) async fn find_session_info(
@@ -209,52 +194,24 @@ impl SqliteStore {
         let join_requests = open_requests(&mut read, id).await?;
         let invitations = open_invitations(&mut read, id, now).await?;
         read.commit().await.map_err(failed)?;
-        let head: Head = found.record("head")?;
-        Ok(Some(SessionInfo {
-            session_id,
-            e2ee_on: matches!(head.e2ee, E2ee::On(_)),
-            key_epoch: current_epoch(&head),
-            name: head.name,
-            description: head.description,
-            require_encryption: head.require_encryption,
-            rotate_on_join: head.rotate_on_join,
-            join_policy: head.join_policy,
-            created_at: head.created_at,
-            last_seq: found.count("last_seq")?,
-            member_count: found.count("member_count")?,
-            members: views.iter().map(member).collect::<StoreResult<_>>()?,
-            join_requests: Some(join_requests),
-            invitations: Some(invitations),
-        }))
+        records::session_info(session_id, &found, &views, &join_requests, &invitations).map(Some)
     }
 }
 
-fn current_epoch(head: &Head) -> Option<KeyEpoch> {
-    match &head.e2ee {
-        E2ee::Off { .. } => None,
-        E2ee::On(keys) => keys.current.as_ref().map(|current| current.epoch),
-    }
-}
-
-async fn open_requests(connection: &mut SqliteConnection, session_id: &[u8]) -> StoreResult<Vec<JoinRequestView>> {
-    let rows = sqlx::query("SELECT * FROM join_requests WHERE session_id = ?1 ORDER BY time, user_id")
+async fn open_requests(connection: &mut SqliteConnection, session_id: &[u8]) -> StoreResult<Vec<SqliteRow>> {
+    sqlx::query("SELECT * FROM join_requests WHERE session_id = ?1 ORDER BY time, user_id")
         .bind(session_id)
         .fetch_all(connection)
         .await
-        .map_err(failed)?;
-    let view = |row: &SqliteRow| {
-        let (user_id, leave_message, time) = (row.user("user_id")?, row.col("leave_message")?, row.time("time")?);
-        Ok(JoinRequestView { user_id, leave_message, time })
-    };
-    rows.iter().map(view).collect()
+        .map_err(failed)
 }
 
 async fn open_invitations(
     connection: &mut SqliteConnection,
     session_id: &[u8],
     now: Timestamp,
-) -> StoreResult<Vec<InvitationView>> {
-    let rows = sqlx::query(
+) -> StoreResult<Vec<SqliteRow>> {
+    sqlx::query(
         "SELECT * FROM invitations WHERE session_id = ?1 AND NOT lapsed AND expires_at > ?2
          ORDER BY expires_at, invitee, inviter",
     )
@@ -262,60 +219,5 @@ async fn open_invitations(
     .bind(now.as_millis())
     .fetch_all(connection)
     .await
-    .map_err(failed)?;
-    let view = |row: &SqliteRow| {
-        let (user_id, inviter_id) = (row.user("invitee")?, row.user("inviter")?);
-        Ok(InvitationView { user_id, inviter_id, expire_timestamp: row.time("expires_at")? })
-    };
-    rows.iter().map(view).collect()
-}
-
-pub(super) fn page<T>(rows: &[SqliteRow], limit: u64, read: fn(&SqliteRow) -> StoreResult<T>) -> StoreResult<Page<T>> {
-    let kept = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
-    Ok(Page { rows: rows[..kept].iter().map(read).collect::<StoreResult<_>>()?, more: rows.len() > kept })
-}
-
-fn member(row: &SqliteRow) -> StoreResult<MemberView> {
-    let muted = row.end("muted_until")?;
-    Ok(MemberView {
-        user_id: row.user("user_id")?,
-        name: row.col("name")?,
-        role: row.role()?,
-        joined_at: row.time("joined_at")?,
-        has_key: row.col("has_key")?,
-        muted_until: muted.and_then(Until::end),
-        muted: muted.is_some(),
-    })
-}
-
-fn room_key(row: &SqliteRow) -> StoreResult<RoomKeyView> {
-    let lost = || StoreError::Corrupt("a room key has no epoch or no key".to_owned());
-    Ok(RoomKeyView {
-        key_epoch: row.epoch("epoch")?.ok_or_else(lost)?,
-        user_id: row.user("sender")?,
-        room_key: row.base64("room_key")?.ok_or_else(lost)?,
-        key_check: row.base64("key_check")?,
-        signature: row.base64("signature")?,
-    })
-}
-
-fn membership(row: &SqliteRow, log: &str) -> StoreResult<Membership> {
-    let key_epoch = row.epoch("key_epoch")?;
-    let has_key = key_epoch.is_some() && (row.epoch("held")? == key_epoch || row.epoch("sent")? == key_epoch);
-    Ok(Membership {
-        overview: SessionOverview {
-            session_id: row.session()?,
-            name: row.col("name")?,
-            e2ee_on: row.col("e2ee_on")?,
-            key_epoch,
-            has_key,
-            role: row.role()?,
-            first_seq: row.count("first_seq")?,
-            last_seq: row.count("last_seq")?,
-            acked_seq: row.count("acked_seq")?,
-            log: log.to_owned(),
-        },
-        version: row.count("version")?,
-        wants_keys: row.col("wants_keys")?,
-    })
+    .map_err(failed)
 }

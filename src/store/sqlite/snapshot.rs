@@ -5,34 +5,10 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
 use super::column::{Columns, failed};
-use crate::protocol::{ClientId, InboxId, KeyEpoch, SessionId, UserId};
-use crate::session::state::{
-    Invitation, JoinRequest, Member, MemberKeys, RecentMsg, Restriction, Snapshot, Task, TaskKind,
-};
+use crate::protocol::SessionId;
+use crate::session::state::{Snapshot, Task};
+use crate::store::records::{invitation, join_request, member, recent, restriction, task};
 use crate::store::{StoreError, StoreResult};
-use serde::{Deserialize, Serialize};
-
-/// What is seldom there of [`MemberKeys`], as the `keys` column has it.
-#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RareKeys {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    exposed: Option<KeyEpoch>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    withheld: Option<KeyEpoch>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    withheld_by: Vec<UserId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    notice: Option<InboxId>,
-}
-
-impl RareKeys {
-    /// The column's text; none where there is nothing to tell.
-    pub(super) fn column(keys: &MemberKeys) -> Option<String> {
-        let MemberKeys { held: _, sent: _, exposed, withheld, withheld_by, notice } = keys.clone();
-        let rare = Self { exposed, withheld, withheld_by, notice };
-        (rare != Self::default()).then(|| super::column::json(&rare))
-    }
-}
 
 impl SqliteStore {
     /// Reads a session at one moment.
@@ -90,67 +66,4 @@ async fn all<T>(
 ) -> StoreResult<Vec<T>> {
     let rows = sqlx::query(sql).bind(session_id).fetch_all(connection).await.map_err(failed)?;
     rows.iter().map(read).collect()
-}
-
-fn member(row: &SqliteRow) -> StoreResult<Member> {
-    let RareKeys { exposed, withheld, withheld_by, notice } = match row.col::<Option<&str>>("keys")? {
-        Some(_) => row.record("keys")?,
-        None => RareKeys::default(),
-    };
-    let (held, sent) = (row.epoch("held")?, row.epoch("sent")?);
-    Ok(Member {
-        user_id: row.user("user_id")?,
-        role: row.role()?,
-        joined_at: row.time("joined_at")?,
-        first_seq: row.count("first_seq")?,
-        keys: MemberKeys { held, sent, exposed, withheld, withheld_by, notice },
-    })
-}
-
-fn restriction(row: &SqliteRow) -> StoreResult<(UserId, Restriction)> {
-    Ok((row.user("user_id")?, Restriction { muted: row.end("muted_until")?, banned: row.end("banned_until")? }))
-}
-
-fn join_request(row: &SqliteRow) -> StoreResult<JoinRequest> {
-    Ok(JoinRequest {
-        user_id: row.user("user_id")?,
-        leave_message: row.col("leave_message")?,
-        public_key: row.col("public_key")?,
-        time: row.time("time")?,
-        notices: row.record("notices")?,
-    })
-}
-
-fn invitation(row: &SqliteRow) -> StoreResult<Invitation> {
-    Ok(Invitation {
-        invitee: row.user("invitee")?,
-        inviter: row.user("inviter")?,
-        expires_at: row.time("expires_at")?,
-        lapsed: row.col("lapsed")?,
-        notice: row.inbox_id("notice")?,
-    })
-}
-
-fn recent(row: &SqliteRow) -> StoreResult<RecentMsg> {
-    Ok(RecentMsg {
-        sender: row.user("sender")?,
-        client_msg_id: ClientId(row.col::<String>("client_msg_id")?.into()),
-        seq: row.count("seq")?,
-        time: row.time("time")?,
-    })
-}
-
-/// The word of a task for a closed account.
-pub(super) const CLOSED: &str = "closed";
-
-/// The word of a task for a new public key.
-pub(super) const NEW_KEY: &str = "public_key_changed";
-
-fn task(row: &SqliteRow) -> StoreResult<Task> {
-    let kind = match (row.col("kind")?, row.col::<Option<String>>("fingerprint")?) {
-        (CLOSED, None) => TaskKind::Closed,
-        (NEW_KEY, Some(fingerprint)) => TaskKind::PublicKeyChanged(fingerprint),
-        _ => return Err(StoreError::Corrupt("column kind does not read".to_owned())),
-    };
-    Ok(Task { id: row.col("id")?, user_id: row.user("user_id")?, kind })
 }

@@ -1,11 +1,9 @@
 //! What the sweep asks in bulk: where sessions stand, what connected users belong to, who has something to fetch.
 
-use sqlx::sqlite::SqliteRow;
-
 use super::SqliteStore;
 use super::column::{Columns, Hex, failed, int, json};
 use crate::protocol::{SessionId, Timestamp, UserId};
-use crate::store::{Page, Position, StoreResult};
+use crate::store::{Page, Position, StoreResult, records};
 
 impl SqliteStore {
     pub(super) async fn find_positions(&self, sessions: &[SessionId]) -> StoreResult<Vec<Position>> {
@@ -19,11 +17,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        let position = |row: &SqliteRow| {
-            let (version, last_seq) = (row.count("version")?, row.count("last_seq")?);
-            Ok(Position { session_id: row.session()?, version, last_seq })
-        };
-        rows.iter().map(position).collect()
+        rows.iter().map(records::position).collect()
     }
 
     pub(super) async fn find_memberships_of(
@@ -48,7 +42,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failed)?;
-        super::reads::page(&rows, limit, |row| Ok((row.user("user_id")?, row.session()?)))
+        records::page(&rows, limit, |row| Ok((row.user("user_id")?, row.session()?)))
     }
 
     pub(super) async fn find_users_with_inbox(&self, users: &[UserId], now: Timestamp) -> StoreResult<Vec<UserId>> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -71,6 +72,13 @@ impl Node {
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.data.path().join("data")
+    }
+
+    /// Lets no file of the node grow beyond so many bytes, as a full disk does; `None`: there is room again.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let pid = Pid::from_child(&self.child);
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(pid), Resource::Fsize, limit).expect("a child's limits can be set");
     }
 
     /// Sends SIGTERM.
@@ -141,8 +149,10 @@ pub(crate) fn unique(name: &str) -> String {
 
 async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, SocketAddr) {
     let log = data.path().join("node.log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    // A write that a limit forbids is to fail, as on a full disk, and not to end the process.
+    let mut command = Command::new("sh");
     command
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_conclave")])
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data.path().join("data"))
         .current_dir(data.path())

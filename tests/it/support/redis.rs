@@ -1,6 +1,6 @@
 //! Real Redis servers on loopback, each in a directory of its own. They end with the process that started them.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,8 +24,13 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts a server with options of its command line, such as `["--requirepass", "sesame"]`.
     pub(crate) fn start(options: &[&str]) -> Self {
-        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        Self::start_with(|_| options.iter().map(|option| (*option).to_owned()).collect())
+    }
+
+    /// Starts a server with options that depend on its port. The next port is free too.
+    pub(crate) fn start_with(options: impl FnOnce(u16) -> Vec<String>) -> Self {
         let (dir, port) = (TempDir::new().expect("a directory"), free_port());
+        let options = options(port);
         let (child, watchdog) = spawn(&dir, port, &options);
         Self { child, watchdog, dir, port, options }
     }
@@ -33,6 +38,44 @@ impl RedisServer {
     /// Where it is, for users without a name.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Gives it a command and reads the answer: one text, or the texts of a list.
+    pub(crate) fn ask_all(&self, command: &str) -> Vec<String> {
+        let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let answer = self.told(&words).answer();
+        answer.into_iter().map(|text| String::from_utf8(text).expect("text")).collect()
+    }
+
+    /// Gives it a command, words with spaces between, and reads the answer.
+    pub(crate) fn ask(&self, command: &str) -> String {
+        self.ask_all(command).remove(0)
+    }
+
+    /// Publishes as a stranger; how many listen.
+    pub(crate) fn publish(&self, channel: &str, message: &[u8]) -> u32 {
+        let answer = self.told(&[b"PUBLISH", channel.as_bytes(), message]).answer().remove(0);
+        String::from_utf8(answer).ok().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Listens as a stranger.
+    pub(crate) fn tap(&self, channel: &str) -> Tap {
+        let mut tap = Tap(self.told(&[b"SUBSCRIBE", channel.as_bytes()]));
+        assert_eq!(tap.0.answer().remove(0), b"subscribe");
+        tap
+    }
+
+    fn told(&self, words: &[&[u8]]) -> Talk {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a server");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a time");
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            command.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            command.extend_from_slice(word);
+            command.extend_from_slice(b"\r\n");
+        }
+        stream.write_all(&command).expect("a server that listens");
+        Talk(BufReader::new(stream))
     }
 
     /// Ends it as a power cut would: what it had in memory is gone.
@@ -46,6 +89,95 @@ impl RedisServer {
     /// Starts it again, empty, at the same place.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.watchdog) = spawn(&self.dir, self.port, &self.options);
+    }
+}
+
+/// A stranger who listens.
+pub(crate) struct Tap(Talk);
+
+impl Tap {
+    /// The next message.
+    pub(crate) fn next(&mut self) -> Vec<u8> {
+        self.0.answer().remove(2)
+    }
+}
+
+/// A connection that has been told something.
+pub(crate) struct Talk(BufReader<TcpStream>);
+
+impl Talk {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer");
+        line.trim_end().to_owned()
+    }
+
+    /// One answer: the texts of a list, or one text.
+    fn answer(&mut self) -> Vec<Vec<u8>> {
+        let line = self.line();
+        let Some(count) = line.strip_prefix('*') else { return vec![self.text(&line)] };
+        let mut texts = Vec::new();
+        for _ in 0..count.parse().expect("a count") {
+            let line = self.line();
+            texts.push(self.text(&line));
+        }
+        texts
+    }
+
+    fn text(&mut self, line: &str) -> Vec<u8> {
+        assert!(!line.starts_with('-'), "{line}");
+        let Some(length) = line.strip_prefix('$') else { return line.as_bytes()[1..].to_vec() };
+        let mut text = vec![0; length.parse::<usize>().expect("a length") + 2];
+        self.0.read_exact(&mut text).expect("the whole answer");
+        text.truncate(text.len() - 2);
+        text
+    }
+}
+
+/// A Redis Cluster of masters alone.
+pub(crate) struct RedisCluster {
+    pub(crate) servers: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts three masters with a third of the slots each, and waits until all know of each other.
+    pub(crate) fn start() -> Self {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let servers: Vec<RedisServer> = (0..3).map(|_| RedisServer::start(&options)).collect();
+        for (n, (from, to)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
+            servers[n].ask(&format!("CLUSTER ADDSLOTSRANGE {from} {to}"));
+            servers[n].ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
+        }
+        for other in &servers[1..] {
+            servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {} {}", other.port, other.port + 1));
+        }
+        let this = Self { servers };
+        this.wait_until("all servers know all slots", || {
+            let is_whole = |server: &RedisServer| {
+                let info = server.ask("CLUSTER INFO");
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            };
+            this.servers.iter().all(is_whole)
+        });
+        this
+    }
+
+    /// Moves a slot to another master, as an operator would.
+    pub(crate) fn move_slot(&self, slot: usize, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|n| &self.servers[n]);
+        let [from_id, to_id] = [from, to].map(|server| server.ask("CLUSTER MYID"));
+        to.ask(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
+        from.ask(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
+        to.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
+        from.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let until = Instant::now() + DEADLINE;
+        while !is_so() {
+            assert!(Instant::now() < until, "waited too long until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Chat {
                 self.screen.notice(&format!("{how} {}", self.room_name(gone.session_id)));
                 self.remove_room(gone.session_id);
             }
-            News::Typing { .. } => {}
+            News::Typing { .. } | News::Repeated { .. } => {}
             News::Gap { session_id, expected, came } => {
                 let room = self.room_name(session_id);
                 self.screen.alarm(&format!("{room}: events {expected} to {} are missing; reading again", came - 1));

@@ -88,9 +88,9 @@ impl State {
 
     /// Which of the run's messages this is, if it is one and says what was said.
     pub(crate) fn check(&mut self, session: u32, msg: &Msg<'_>) -> Option<Source> {
-        let Msg { seq, sender_id, client_msg_id, .. } = msg;
+        let Msg { sender_id, client_msg_id, .. } = msg;
         let client_msg_id = client_msg_id.as_deref();
-        let source = self.ledger.identify(Heard { session, seq: *seq, sender_id, client_msg_id })?;
+        let source = self.ledger.identify(Heard { session, sender_id, client_msg_id })?;
         if self.texts.of(source.speaker, source.number) != msg.markdown_text {
             self.ledger.unreadable();
             return None;

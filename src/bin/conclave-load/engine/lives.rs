@@ -269,7 +269,7 @@ impl State {
         self.take_back(who);
         self.enter(who, Phase::GivenUp);
         self.fail(why);
-        if !self.serving || self.in_phase(Phase::GivenUp) == self.connections.len() {
+        if !self.serving {
             self.fatal.get_or_insert_with(|| why.to_owned());
         }
     }

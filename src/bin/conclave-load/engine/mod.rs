@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub(crate) use asking::{Ask, AskError};
-pub(crate) use pace::Pace;
+pub(crate) use pace::{Pace, Schedule};
 pub(crate) use state::{Phase, Settings, State};
 
 use crate::crowd::Crowd;

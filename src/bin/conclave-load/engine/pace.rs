@@ -29,6 +29,14 @@ impl Schedule {
         Self { start, per_million_s, next: 0 }
     }
 
+    /// The times of a pace, if it has any.
+    pub(crate) fn of(pace: Pace, start: u64) -> Option<Self> {
+        match pace {
+            Pace::Open { per_million_s } => Some(Self::new(start, per_million_s)),
+            Pace::Closed { .. } => None,
+        }
+    }
+
     /// When the next message is due; `None` if never.
     pub(crate) fn due(&self) -> Option<u64> {
         if self.per_million_s == 0 {

@@ -27,12 +27,10 @@ impl State {
     pub(crate) fn start_speaking(&mut self, pace: Pace) {
         self.look_at_the_clock();
         self.pace = Some(pace);
-        match pace {
-            Pace::Open { per_million_s } => self.schedule = Some(Schedule::new(self.now, per_million_s)),
-            Pace::Closed { in_flight } => {
-                for speaker in 0..self.speakers.len() as u32 {
-                    (0..in_flight).for_each(|_| self.say(speaker, self.now));
-                }
+        self.schedule = Schedule::of(pace, self.now);
+        if let Pace::Closed { in_flight } = pace {
+            for speaker in 0..self.speakers.len() as u32 {
+                (0..in_flight).for_each(|_| self.say(speaker, self.now));
             }
         }
     }
@@ -133,7 +131,7 @@ impl State {
     fn refused(&mut self, who: usize, speaker: u32, number: u32, refusal: &Refusal<'_>) {
         self.ledger.repeat(speaker, number);
         self.measures.refused();
-        self.tally.count_refusal(&refusal.code);
+        self.tally.refuse(&refusal.code);
         if !refusal.retryable {
             self.turned_away(&format!("send_msg was refused with {}", refusal.code));
             self.say_next(speaker);
@@ -158,15 +156,5 @@ impl State {
             self.connections[who].unsent.push_back((speaker, number));
             self.mark_dirty(who);
         }
-    }
-}
-
-/// Codes of refusals that are told apart: more than there are.
-const CODES: usize = 64;
-
-impl super::state::Tally {
-    fn count_refusal(&mut self, code: &str) {
-        let code = if self.refused.len() < CODES || self.refused.contains_key(code) { code } else { "others" };
-        *self.refused.entry(code.to_owned()).or_default() += 1;
     }
 }

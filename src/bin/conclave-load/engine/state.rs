@@ -1,7 +1,7 @@
 //! What the engine knows: connections, sessions, who speaks where; and where what comes goes to.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Clock;
@@ -10,11 +10,9 @@ use super::hearing::Recent;
 use super::pace::{Pace, Schedule};
 use crate::crowd::{Ears, End, Heard};
 use crate::measures::Measures;
+use crate::tally::Tally;
 use crate::verify::{Delivered, Ledger, Texts};
 use crate::wire::{Outgoing, Reply, Text};
-
-/// Kinds of failures that are told apart.
-const FAILURE_KINDS: usize = 32;
 
 /// How an engine behaves.
 #[derive(Clone, Debug)]
@@ -115,18 +113,6 @@ pub(super) struct Speaker {
     pub(super) session: u32,
 }
 
-/// Counts that the ledger does not keep.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) sent: u64,
-    pub(crate) acknowledged: u64,
-    pub(crate) delivered: u64,
-    pub(crate) refused: BTreeMap<String, u64>,
-    /// Messages that were refused for good.
-    pub(crate) turned_away: u64,
-    pub(crate) reconnects: u64,
-}
-
 /// All that is known.
 pub(crate) struct State {
     pub(crate) clock: Clock,
@@ -140,8 +126,6 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) measures: Measures,
     pub(crate) tally: Tally,
-    /// What made the run fail beside the ledger's faults, and how often.
-    pub(crate) failures: BTreeMap<String, u64>,
     /// Why the run cannot go on.
     pub(crate) fatal: Option<String>,
     pub(super) texts: Texts,
@@ -173,7 +157,6 @@ impl State {
             ledger: Ledger::new(&settings.run),
             measures: Measures::new(),
             tally: Tally::default(),
-            failures: BTreeMap::new(),
             fatal: None,
             texts: Texts::new(settings.payload),
             nodes: Vec::new(),
@@ -248,6 +231,11 @@ impl State {
         self.connections.iter().filter(|connection| connection.phase == phase).count()
     }
 
+    /// Whether nobody is there, and nobody will come back.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.connections.iter().all(|connection| connection.phase == Phase::GivenUp)
+    }
+
     /// The sessions that the server named when this connection was authenticated.
     pub(crate) fn take_named_sessions(&mut self, who: usize) -> Vec<(String, String)> {
         std::mem::take(&mut self.connections[who].named_sessions)
@@ -280,8 +268,7 @@ impl State {
 
     /// Something that must not be made the run fail.
     pub(crate) fn fail(&mut self, why: &str) {
-        let why = if self.failures.len() < FAILURE_KINDS || self.failures.contains_key(why) { why } else { "others" };
-        *self.failures.entry(why.to_owned()).or_default() += 1;
+        self.tally.fail(why);
     }
 
     /// How long until there is something to do, in microseconds; `None` if nothing is planned.

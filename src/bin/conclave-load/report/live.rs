@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::model::Second;
 use super::quantity::{count, micros, real, seconds};
 
 const TEMPLATE: &str = "{prefix:>10} {bar:24.cyan/dim} {msg}";
@@ -25,6 +26,19 @@ pub(crate) struct Moment {
     pub(crate) p99_us: Option<u64>,
     /// Refusals, reconnects and faults since the start.
     pub(crate) errors: u64,
+}
+
+impl Moment {
+    /// What happened in a second.
+    pub(crate) fn of(second: &Second, errors: u64) -> Self {
+        Self {
+            acknowledged_per_s: second.acknowledged as f64,
+            delivered_per_s: second.delivered as f64,
+            p50_us: second.delivery_p50_us.or(second.ack_p50_us),
+            p99_us: second.delivery_p99_us.or(second.ack_p99_us),
+            errors,
+        }
+    }
 }
 
 /// The live line of one stretch of a run: connecting, measuring, checking.

@@ -48,11 +48,10 @@ struct Session {
     longest_wait: u64,
 }
 
-/// A message as it came or as the history has it, its text aside.
+/// What a message says of itself, as it came or as the history has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard<'a> {
     pub(crate) session: u32,
-    pub(crate) seq: u64,
     pub(crate) sender_id: &'a str,
     /// As [`Ledger::client_msg_id`] made it.
     pub(crate) client_msg_id: Option<&'a str>,
@@ -253,11 +252,6 @@ impl Ledger {
     /// What was wrong so far.
     pub(crate) const fn faults(&self) -> Faults {
         self.faults
-    }
-
-    /// How many messages were never acknowledged.
-    pub(crate) fn in_doubt(&self) -> u64 {
-        self.speakers.iter().flat_map(|speaker| &speaker.said).filter(|said| said.seq == 0).count() as u64
     }
 
     /// The longest that a message of any session waited from when it was due until it was acknowledged, or until

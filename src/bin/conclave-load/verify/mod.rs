@@ -38,6 +38,14 @@ pub(crate) struct Faults {
     pub(crate) misattributed: u64,
 }
 
+impl Faults {
+    /// All of them.
+    pub(crate) const fn total(&self) -> u64 {
+        let Self { lost, missing, duplicated, disordered, undecryptable, misattributed } = self;
+        *lost + *missing + *duplicated + *disordered + *undecryptable + *misattributed
+    }
+}
+
 impl AddAssign for Faults {
     fn add_assign(&mut self, other: Self) {
         self.lost += other.lost;

@@ -1,0 +1,110 @@
+//! A member's time in a session: from their own `MemberJoined` to their own `MemberLeft`, and what they were given in
+//! it. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::verify::{Delivered, Faults};
+
+/// Messages that wait for their key; beyond it, they count as unreadable at once.
+const MOST_SEALED: usize = 100_000;
+
+/// One stay.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    pub(crate) session: u32,
+    from: u64,
+    /// The member's own leaving.
+    until: Option<u64>,
+    delivered: Delivered,
+    /// Messages whose key has not come.
+    sealed: BTreeSet<u64>,
+    unreadable: u64,
+}
+
+impl Stay {
+    /// Begins with the member's own joining.
+    pub(crate) fn begin(session: u32, seq: u64) -> Self {
+        let mut delivered = Delivered::after(seq - 1);
+        delivered.take(seq);
+        Self { session, from: seq, until: None, delivered, sealed: BTreeSet::new(), unreadable: 0 }
+    }
+
+    /// An event came.
+    pub(crate) fn take(&mut self, seq: u64) {
+        self.delivered.take(seq);
+    }
+
+    /// What came cannot be read yet.
+    pub(crate) fn sealed(&mut self, seq: u64) {
+        if self.sealed.len() < MOST_SEALED {
+            self.sealed.insert(seq);
+        } else {
+            self.unreadable += 1;
+        }
+    }
+
+    /// The key of what came earlier has come.
+    pub(crate) fn unsealed(&mut self, seq: u64) {
+        self.sealed.remove(&seq);
+    }
+
+    /// Ends with the member's own leaving, or where they were when they heard that they had been put out.
+    pub(crate) fn end(&mut self, seq: Option<u64>) {
+        self.until = Some(seq.unwrap_or(self.delivered.last()));
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.until.is_none()
+    }
+
+    /// Whether everything that came can be read.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.sealed.is_empty()
+    }
+
+    /// Whether the member has everything of a session that ends with `head`, and can read it.
+    pub(crate) fn is_complete(&self, head: u64) -> bool {
+        !self.is_open() || (self.delivered.last() >= head && self.is_readable())
+    }
+
+    /// What was wrong, in a session that ends with `head`.
+    pub(crate) fn faults(&self, head: u64) -> Faults {
+        let mut faults = self.delivered.faults(self.until.unwrap_or(head));
+        faults.undecryptable += self.sealed.len() as u64 + self.unreadable;
+        faults
+    }
+
+    /// How many of these messages were owed.
+    pub(crate) fn owed(&self, seqs: impl Iterator<Item = u64>) -> u64 {
+        let until = self.until.unwrap_or(u64::MAX);
+        seqs.filter(|seq| (self.from..=until).contains(seq)).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stay_is_owed_what_lies_between_joining_and_leaving() {
+        let mut stay = Stay::begin(0, 5);
+        [6, 7, 8].into_iter().for_each(|seq| stay.take(seq));
+        assert!(stay.is_complete(8) && !stay.is_complete(9));
+        assert_eq!(stay.owed([4, 6, 7, 9].into_iter()), 3);
+        stay.end(Some(8));
+        assert!(stay.is_complete(9));
+        assert_eq!(stay.owed([4, 6, 7, 9].into_iter()), 2);
+        assert_eq!(stay.faults(20), Faults::default(), "what came after is not theirs");
+    }
+
+    #[test]
+    fn what_stays_sealed_is_undecryptable_and_what_is_left_out_is_lost() {
+        let mut stay = Stay::begin(0, 1);
+        [2, 4].into_iter().for_each(|seq| stay.take(seq));
+        stay.sealed(2);
+        stay.sealed(4);
+        assert!(!stay.is_complete(4));
+        stay.unsealed(2);
+        assert_eq!(stay.faults(5), Faults { lost: 2, undecryptable: 1, ..Faults::default() });
+    }
+}

@@ -1,0 +1,205 @@
+//! The node on the bus: what other nodes tell it, what it tells them, and notes of what may have been lost.
+//!
+//! Whoever calls in never waits: what comes is sorted into lanes, each with a task behind it. A full lane drops what comes: calls are sent again, a lost publication shows as a gap,
+//! and the sweep finds the rest.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use crate::cluster::{Bus, BusError, Channel, Incoming, NodeMessage, Nudge, Publication, Row, UserSignal};
+use crate::protocol::{NodeId, SessionId, UserId};
+
+use super::shards::lock;
+use super::{Parcel, Peers, Subscriptions};
+
+/// Messages that may wait in each lane.
+const LANE: usize = 4096;
+
+/// Messages to one node that travel together at most.
+const BUNDLE: usize = 64;
+
+/// The most answers to one roll call; there will be another.
+const PRESENT: usize = 256;
+
+/// The ways in and out.
+pub(super) struct Lanes {
+    /// Publications and signals, for the hubs.
+    publications: mpsc::Sender<(Channel, Bytes)>,
+    /// What nodes tell this one.
+    calls: mpsc::Sender<Bytes>,
+    /// What this node tells others.
+    outgoing: mpsc::Sender<(NodeId, Bytes)>,
+    /// Whom calls go to; once it is there.
+    peers: std::sync::OnceLock<Arc<dyn Peers>>,
+}
+
+/// Channels on which something may have been lost. At most one note for each channel that is listened to.
+#[derive(Default)]
+pub(super) struct Missed {
+    channels: Mutex<HashSet<Channel>>,
+    bell: Notify,
+}
+
+impl Subscriptions {
+    /// Joins the bus; once, before the first connection, on a runtime.
+    pub fn attach(&self, bus: Arc<dyn Bus>) {
+        let (publications, from_publications) = mpsc::channel(LANE);
+        let (calls, from_calls) = mpsc::channel(LANE);
+        let (outgoing, from_outgoing) = mpsc::channel(LANE);
+        let lanes = Lanes { publications, calls, outgoing, peers: std::sync::OnceLock::new() };
+        if self.0.bus.set(Arc::clone(&bus)).is_ok() && self.0.lanes.set(lanes).is_ok() {
+            tokio::spawn(hand_publications(self.clone(), from_publications));
+            tokio::spawn(hand_calls(self.clone(), from_calls));
+            tokio::spawn(send_all(self.clone(), bus, from_outgoing));
+        }
+    }
+
+    /// Listens to what other nodes tell this one, for `peers`.
+    ///
+    /// # Errors
+    /// If the bus is not there; it goes on trying by itself.
+    pub async fn meet(&self, peers: Arc<dyn Peers>) -> Result<(), BusError> {
+        let (Some(lanes), Some(bus)) = (self.0.lanes.get(), self.0.bus.get()) else { return Ok(()) };
+        // The first ones stay.
+        let _ = lanes.peers.set(peers);
+        bus.subscribe(Channel::Node(self.0.node)).await
+    }
+
+    /// Waits until something may have been lost on some channels; which.
+    pub async fn next_missed(&self) -> (Vec<SessionId>, Vec<UserId>) {
+        loop {
+            let channels = std::mem::take(&mut *lock(&self.0.missed.channels));
+            if channels.is_empty() {
+                self.0.missed.bell.notified().await;
+                continue;
+            }
+            let (mut sessions, mut users) = (Vec::new(), Vec::new());
+            for channel in channels {
+                match channel {
+                    Channel::Session(session_id) => sessions.push(session_id),
+                    Channel::User(user_id) => users.push(user_id),
+                    // Calls and answers that are missed are sent again.
+                    Channel::Node(_) => {}
+                }
+            }
+            return (sessions, users);
+        }
+    }
+
+    /// Sends to another node, behind what was sent to it before.
+    pub(super) fn send(&self, node: NodeId, message: Bytes) {
+        let Some(lanes) = self.0.lanes.get() else { return };
+        if lanes.outgoing.try_send((node, message)).is_err() {
+            self.0.metrics.node_messages_dropped.inc();
+        }
+    }
+
+    /// What this node has to tell itself.
+    pub(super) fn receive_own(&self, message: NodeMessage) {
+        if let Some(peers) = self.0.lanes.get().and_then(|lanes| lanes.peers.get()) {
+            peers.receive(self.0.node, message);
+        }
+    }
+
+    /// Answers a session that asks who of these is connected.
+    fn answer_roll_call(&self, session_id: SessionId, owner: NodeId, names: &[UserId]) {
+        let here = names.iter().filter_map(|name| Some((*name, self.0.people.youngest(*name)?)));
+        let present: Vec<_> = here.take(PRESENT).collect();
+        if owner != self.0.node && !present.is_empty() {
+            self.send(owner, NodeMessage::Nudge(session_id, Nudge::Present(present)).encode());
+        }
+    }
+
+    fn read(&self, channel: Channel, payload: Bytes) -> Option<Parcel> {
+        match channel {
+            Channel::Session(id) => {
+                let publication = Publication::decode(payload).ok().filter(|one| one.session_id == id)?;
+                for row in &publication.rows {
+                    if let Row::RollCall { owner, names } = row {
+                        self.answer_roll_call(id, *owner, names);
+                        return None;
+                    }
+                }
+                Some(Parcel { publication: Some(publication), ..Parcel::default() })
+            }
+            Channel::User(id) => {
+                let (user_id, signal) = UserSignal::decode(payload).ok().filter(|(user_id, _)| *user_id == id)?;
+                Some(Parcel { signals: vec![(user_id, signal)], ..Parcel::default() })
+            }
+            Channel::Node(_) => None,
+        }
+    }
+}
+
+/// Hands what comes from the bus to the hubs, one after the other.
+async fn hand_publications(subscriptions: Subscriptions, mut incoming: mpsc::Receiver<(Channel, Bytes)>) {
+    while let Some((channel, payload)) = incoming.recv().await {
+        if let Some(parcel) = subscriptions.read(channel, payload) {
+            subscriptions.deliver_here(parcel).await;
+        }
+    }
+}
+
+/// Hands what other nodes say to the sessions, and what comes of it, by a lane of its own, to the hubs.
+async fn hand_calls(subscriptions: Subscriptions, mut incoming: mpsc::Receiver<Bytes>) {
+    let (parcels, mut from_parcels) = mpsc::channel::<Parcel>(LANE);
+    let to_hubs = subscriptions.clone();
+    tokio::spawn(async move {
+        while let Some(parcel) = from_parcels.recv().await {
+            to_hubs.deliver_here(parcel).await;
+        }
+    });
+    while let Some(payload) = incoming.recv().await {
+        let Ok((from, messages)) = NodeMessage::unbundle(payload) else { continue };
+        let Some(peers) = subscriptions.0.lanes.get().and_then(|lanes| lanes.peers.get()) else { continue };
+        for parcel in messages.into_iter().flat_map(|message| peers.receive(from, message)) {
+            // An answer that was taken in has to be given: no more of them than requests in flight.
+            if parcels.send(parcel).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends what goes to other nodes: what waits for the same one travels together.
+async fn send_all(subscriptions: Subscriptions, bus: Arc<dyn Bus>, mut outgoing: mpsc::Receiver<(NodeId, Bytes)>) {
+    let mut waiting = Vec::with_capacity(BUNDLE);
+    while outgoing.recv_many(&mut waiting, BUNDLE).await > 0 {
+        let mut bundles: Vec<(NodeId, Vec<Bytes>)> = Vec::new();
+        for (node, message) in waiting.drain(..) {
+            match bundles.iter_mut().find(|(known, _)| *known == node) {
+                Some((_, messages)) => messages.push(message),
+                None => bundles.push((node, vec![message])),
+            }
+        }
+        for (node, messages) in bundles {
+            let payload = NodeMessage::bundle(subscriptions.0.node, &messages);
+            if let Err(error) = bus.publish(Channel::Node(node), payload).await {
+                // Calls are sent again, until their deadline.
+                tracing::debug!(%error, "another node was not told");
+            }
+        }
+    }
+}
+
+impl Incoming for Subscriptions {
+    fn message(&self, channel: Channel, payload: Bytes) {
+        let Some(lanes) = self.0.lanes.get() else { return };
+        let taken = match channel {
+            Channel::Session(_) | Channel::User(_) => lanes.publications.try_send((channel, payload)).is_ok(),
+            Channel::Node(_) => lanes.calls.try_send(payload).is_ok(),
+        };
+        if !taken {
+            self.0.metrics.node_messages_dropped.inc();
+            self.missed(channel);
+        }
+    }
+
+    fn missed(&self, channel: Channel) {
+        lock(&self.0.missed.channels).insert(channel);
+        self.0.missed.bell.notify_one();
+    }
+}

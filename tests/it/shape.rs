@@ -10,6 +10,10 @@ const PURE: &[&str] = &[
     "src/connection/catch_up.rs",
     "src/connection/lanes.rs",
     "src/connection/frame_guard.rs",
+    "src/bin/conclave-load/verify",
+    "src/bin/conclave-load/plan.rs",
+    "src/bin/conclave-load/engine/pace.rs",
+    "src/bin/conclave-load/rotation/stay.rs",
 ];
 
 /// What a pure room does not name.

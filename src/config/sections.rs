@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Problem;
 use super::layers::{Layers, within};
-use super::value::{LogFormat, Secret, Setting, StoreKind};
+use super::value::{BusKind, LogFormat, Secret, Setting, StoreKind};
 
 /// Worker threads of a node at most: connections tell threads apart by a bit each.
 pub const MAX_WORKERS: usize = 128;
@@ -266,7 +266,7 @@ sections! {
     /// Accounts and their tokens.
     "accounts" => accounts: AccountSettings {
         /// Seconds that a token lives.
-        token_lifetime_s: u64 = 2_592_000, in 60..=3_153_600_000;
+        token_lifetime_s: u64 = 2_592_000, in 1..=3_153_600_000;
         /// Live tokens of one user; the oldest go first.
         tokens_per_user: u32 = 100, in 1..=10_000;
         /// argon2id: memory in KiB.
@@ -277,6 +277,15 @@ sections! {
 
     /// The node among its peers.
     "cluster" => cluster: ClusterSettings {
+        /// `local`: there is one node; `redis`: nodes reach each other through Redis, and share a PostgreSQL.
+        bus: BusKind = BusKind::Local;
+        /// What all nodes know and nobody else, at least 32 bytes: what they tell each other is sealed with it. A
+        /// secret: it is never shown.
+        secret: Option<Secret> = None;
+        /// A file that has the secret instead.
+        secret_file: Option<PathBuf> = None;
+        /// Seconds to wait at the start for a bus that is not there yet.
+        connect_within_s: u64 = 60, in 1..=86_400;
         /// Seconds after which a node that does not renew its row counts as dead.
         lease_s: u64 = 15, in 2..=3600;
         /// Seconds between sweeps, which find what the bus has lost.
@@ -289,6 +298,23 @@ sections! {
         call_bytes: usize = 67_108_864, in 1_048_576..=17_179_869_184;
         /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
         roll_call_ms: u64 = 3000, in 100..=60_000;
+    }
+
+    /// The bus, where `cluster.bus` is `redis`.
+    "cluster.redis" => cluster_redis: RedisSettings {
+        /// The server, or one of a Redis Cluster: `redis://user:password@host:port`, or `rediss://` for TLS. A secret:
+        /// it is never shown.
+        url: Option<Secret> = None;
+        /// The certificate authority of `rediss://`, PEM; without one, those that browsers trust.
+        ca: Option<PathBuf> = None;
+        /// Whether it is a Redis Cluster: channels are then spread over its masters (sharded pub/sub).
+        sharded: bool = false;
+        /// Before the name of each channel, so that clusters can share a Redis.
+        prefix: String = "conclave:".to_owned();
+        /// Bytes that may wait for each server; beyond, messages are dropped, and whoever misses them reads the store.
+        waiting_bytes: usize = 33_554_432, in 65_536..=17_179_869_184;
+        /// Milliseconds that Redis may take to answer.
+        timeout_ms: u64 = 2000, in 50..=60_000;
     }
 
     /// Logs.

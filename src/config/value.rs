@@ -25,6 +25,15 @@ pub enum StoreKind {
     Postgres,
 }
 
+/// What carries messages between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusKind {
+    /// Nothing: there is one node.
+    Local,
+    /// Redis.
+    Redis,
+}
+
 /// A setting that is used and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -110,6 +119,22 @@ macro_rules! numbers {
 
 numbers!(u32, u64, usize);
 
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_file(value: &ValueKind) -> Option<Self> {
+        if let ValueKind::Boolean(value) = value { Some(*value) } else { None }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// What is a string in the file, and is parsed from it.
 macro_rules! strings {
     ($($kind:ty, $expected:literal, $parse:expr, $show:expr;)*) => {$(
@@ -149,6 +174,16 @@ strings! {
         |kind| match kind {
             Self::Sqlite => "sqlite".to_owned(),
             Self::Postgres => "postgres".to_owned(),
+        };
+    BusKind, "\"local\" or \"redis\"",
+        |text| match text {
+            "local" => Some(Self::Local),
+            "redis" => Some(Self::Redis),
+            _ => None,
+        },
+        |kind| match kind {
+            Self::Local => "local".to_owned(),
+            Self::Redis => "redis".to_owned(),
         };
     LogFormat, "\"pretty\" or \"json\"",
         |text| match text {

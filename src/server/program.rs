@@ -5,8 +5,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::store::open_store;
-use super::{Server, StartError, tls};
+use super::{Server, StartError, bus, store, tls};
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Secret};
 
@@ -49,6 +48,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// If the files that it names cannot be used.
 pub fn check_config(config: &Config) -> Result<String, StartError> {
     tls::load(&config.http_tls)?;
+    bus::options(config)?;
     let defaults = Config::fields();
     let mut report = String::from("# the configuration is sound; marked settings differ from their defaults\n");
     let fields = config.in_force();
@@ -84,7 +84,7 @@ pub enum AdministerError {
 /// # Errors
 /// If the store cannot be opened, or the command not be done.
 pub async fn administer(config: &Config, arguments: &admin::Arguments) -> Result<String, AdministerError> {
-    let store = open_store(config).await?;
+    let store = store::open_store(config).await?;
     let report = admin::run(&*store, &arguments.command).await;
     store.close().await;
     let report = report?;

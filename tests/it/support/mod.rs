@@ -1,6 +1,8 @@
 //! What the tests stand on: real nodes, and clients that know nothing but the wire.
 
+pub(crate) mod chat;
 pub(crate) mod client;
+pub(crate) mod contract;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod node;

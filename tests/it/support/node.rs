@@ -86,6 +86,12 @@ impl Node {
         (self.child, self.address) = spawn(&self.data, &self.settings).await;
     }
 
+    /// Where clients connect, as a URL.
+    pub(crate) fn url(&self) -> String {
+        let secure = self.settings.iter().any(|(key, _)| key == "http.tls.cert");
+        format!("{}://{}", if secure { "https" } else { "http" }, self.address)
+    }
+
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.data.path().join("data")
@@ -124,6 +130,13 @@ impl Node {
     /// Calls without body and token.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         http::call(self.address, "GET", path, &[], None).await
+    }
+
+    /// What a metric without labels says now.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     /// A new user, whose name starts with `name`.
@@ -188,7 +201,7 @@ async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, Sock
     // Reads to the end, so that the node never waits for a full pipe.
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once("listening on http://") {
+            if let Some((_, rest)) = line.split_once("listening on ").and_then(|(_, url)| url.split_once("://")) {
                 let address = rest.split_whitespace().next().and_then(|address| address.parse().ok());
                 let _ = found.send(address);
             }

@@ -173,6 +173,23 @@ async fn a_session_that_moves_while_many_speak_loses_nothing_and_keeps_their_ord
 }
 
 #[actix_web::test]
+async fn a_drained_session_is_taken_over_at_once_though_its_former_node_is_gone() {
+    let (ground, nodes) = cluster().await;
+    let ([_one, mut two, mut three], _, session) = three(&nodes).await;
+    two.call("send_msg", text(&session, "before")).await;
+    let place = id_of(&session);
+    assert_eq!(nodes[1].sessions.way_to(place), Some(nodes[0].id));
+    assert_eq!(nodes[0].sessions.stop(SOON).await, 0);
+    until("nobody heard that it was given up", || nodes[1].sessions.way_to(place).is_none()).await;
+    ground.wire.cut(nodes[0].id);
+    let began = Instant::now();
+    two.call("send_msg", text(&session, "after")).await;
+    assert!(began.elapsed() < Duration::from_millis(1000), "it waited for a dead node: {:?}", began.elapsed());
+    assert_eq!(three.event("Msg").await["markdown_text"], "before");
+    assert_eq!(three.event("Msg").await["markdown_text"], "after");
+}
+
+#[actix_web::test]
 async fn an_owner_that_dies_is_followed_by_another_as_soon_as_its_lease_is_over() {
     let (ground, nodes) = cluster().await;
     let ([_one, mut two, mut three], _, session) = three(&nodes).await;

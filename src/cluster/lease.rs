@@ -11,8 +11,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::envelope::WIRE;
 use crate::protocol::{NodeId, Timestamp};
-use crate::store::{NodeReport, Store, StoreResult, WireVersions};
+use crate::store::{NodeReport, Store, StoreResult};
 use crate::telemetry::Metrics;
 
 /// Takes the store's time, as it is now.
@@ -30,6 +31,7 @@ pub struct Lease {
     held_until: AtomicU64,
     /// Milliseconds after `began` from which on it was held without a break.
     held_since: AtomicU64,
+    /// Whether the last probe of the bus came back.
     bus_ok: AtomicBool,
     drain: AtomicBool,
     /// Whether it was given up. Held while the store writes, so that no renewal comes behind the end.
@@ -56,7 +58,7 @@ impl Lease {
             began: Instant::now(),
             held_until: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
-            bus_ok: AtomicBool::new(true),
+            bus_ok: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             ended: Mutex::new(false),
         };
@@ -145,8 +147,7 @@ impl Lease {
         let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         NodeReport {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            // There are no envelopes between nodes yet, and the bus in process is always there.
-            wire: WireVersions { oldest: 1, newest: 1 },
+            wire: WIRE,
             connections: count(&self.metrics.connections),
             sessions: count(&self.metrics.sessions),
             bus_ok: self.bus_ok.load(Ordering::Relaxed),

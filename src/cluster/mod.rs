@@ -13,7 +13,7 @@ mod standing;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
-pub use envelope::{ClusterSecret, Wire};
+pub use envelope::{ClusterSecret, WIRE};
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::cluster::{Own, Standing};
+use crate::http::Found;
 use crate::protocol::{CloseCode, Timestamp};
 use crate::store::NodeRow;
 
@@ -56,9 +57,10 @@ pub(super) async fn watch(parts: UpkeepParts) {
 }
 
 async fn look(parts: &UpkeepParts) -> Look {
+    let bus = parts.bus.bus();
     let (store, bus) = tokio::join!(
         timeout(PROBE_EVERY, parts.store.probe()), //
-        timeout(PROBE_EVERY, parts.bus.probe()),
+        timeout(PROBE_EVERY, bus.probe()),
     );
     let (store, bus, lease) = (matches!(store, Ok(Ok(()))), matches!(bus, Ok(Ok(()))), parts.lease.is_held());
     for (what, good) in [("store", store), ("bus", bus), ("lease", lease)] {
@@ -109,7 +111,8 @@ async fn change(parts: &UpkeepParts, before: Standing, now: Standing) {
 fn tell(parts: &UpkeepParts, look: &Look, standing: Standing) {
     let was_ready = parts.readiness.is_ready();
     let delivers = look.bus || standing == Standing::BusIsGone;
-    parts.readiness.probed(look.store && delivers && look.lease && standing.serves());
+    parts.readiness.probed(Found { bus: delivers, store: look.store, lease: look.lease });
+    parts.readiness.set_aside(!standing.serves());
     parts.bus_is_gone.store(standing == Standing::BusIsGone, std::sync::atomic::Ordering::Relaxed);
     match (was_ready, parts.readiness.is_ready()) {
         (false, true) => tracing::info!("the node is ready"),

@@ -1,4 +1,5 @@
-//! What a node does by itself: it renews its lease, looks whether it serves ([`super::service`]), and sweeps.
+//! What a node does by itself: it renews its lease, looks whether it serves ([`super::service`]), follows who else is
+//! alive, and sweeps.
 //!
 //! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store, and at once where the
 //! bus knows that something may be missing. Each duty runs in a task
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::cluster::{Bus, Lease, UserSignal};
+use super::bus::NodeBus;
+use crate::cluster::{Lease, UserSignal};
 use crate::connection::{Connections, Recovery, Subscriptions};
 use crate::http::Readiness;
 use crate::protocol::{InboxId, UserId};
@@ -20,6 +22,9 @@ use crate::store::{Retention, Store, StoreResult};
 use crate::telemetry::Metrics;
 
 use super::service::{self, BusIsGone};
+
+/// How often the node looks which versions of the wire the others read.
+const PEERS_EVERY: Duration = Duration::from_secs(5);
 
 /// Rows that one question of the sweep asks for.
 const PAGE: u64 = 1000;
@@ -31,7 +36,7 @@ const STEPS: usize = 100;
 #[derive(Clone)]
 pub(super) struct UpkeepParts {
     pub(super) store: Arc<dyn Store>,
-    pub(super) bus: Arc<dyn Bus>,
+    pub(super) bus: NodeBus,
     pub(super) lease: Arc<Lease>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sessions: Sessions,
@@ -65,7 +70,8 @@ impl Upkeep {
         let watching = tokio::spawn(service::watch(parts.clone()));
         let recovery = parts.recovery.clone();
         let following = tokio::spawn(async move { recovery.follow().await });
-        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, watching, following] }
+        let peers = tokio::spawn(follow_peers(parts.clone()));
+        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, watching, following, peers] }
     }
 
     /// Stops sweeping: sessions should go now, and none be woken.
@@ -78,6 +84,19 @@ impl Drop for Upkeep {
     fn drop(&mut self) {
         self.sweep.abort();
         self.others.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Looks who is alive, and speaks on the bus so that all of them understand it.
+async fn follow_peers(parts: UpkeepParts) {
+    let mut ticks = interval(PEERS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Ok(nodes) = parts.store.nodes().await {
+            let versions: Vec<_> = nodes.into_iter().map(|node| node.report.wire).collect();
+            parts.bus.set_peers(&versions);
+        }
     }
 }
 

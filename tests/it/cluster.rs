@@ -182,6 +182,7 @@ async fn a_killed_owner_is_followed_as_soon_as_its_lease_is_over_and_nothing_is_
     let killed = Instant::now();
     said.push((say(&mut bob, &sid, "first").await, "first".to_owned()));
     let without_service = killed.elapsed();
+    println!("without service after a kill: {without_service:?}, of which {LEASE:?} are the lease");
     assert!(without_service < LEASE + Duration::from_secs(1) + SLACK, "{without_service:?}");
     for number in 0..20 {
         let id = format!("after-{number}");
@@ -206,6 +207,7 @@ async fn a_node_that_is_stopped_hands_its_sessions_over_without_a_refusal() {
         said.push((bob.ok("send_msg", message(&sid, &id)).await["seq"].as_u64().expect("a seq"), id));
         longest = longest.max(began.elapsed());
     }
+    println!("the longest answer while a node was drained: {longest:?}");
     assert!(longest < Duration::from_millis(200) + SLACK, "{longest:?}");
     alice.expect("GoingAway").await;
     assert_eq!(alice.closed().await, 1012);

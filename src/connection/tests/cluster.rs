@@ -115,6 +115,27 @@ async fn a_token_that_dies_on_one_node_ends_the_connection_on_another() {
     assert_eq!(raw.close_code().await, Some(4001));
 }
 
+#[actix_web::test]
+async fn calls_that_nobody_answers_are_bounded_and_end_in_time() {
+    let (ground, nodes) = cluster_with(|config| {
+        config.cluster.call_bytes = 4000;
+        config.cluster.call_deadline_ms = 500;
+    })
+    .await;
+    let ([_one, mut two, _three], _, session) = three(&nodes).await;
+    two.call("send_msg", text(&session, "before")).await;
+    ground.wire.cut(nodes[0].id);
+    let asked = pipeline(&mut two, &session, "unheard", 10).await;
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+    for request in asked {
+        let answer = two.answer(request).await;
+        *codes.entry(answer["body"]["code"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(codes, BTreeMap::from([("overloaded".to_owned(), 7), ("unavailable".to_owned(), 3)]));
+    assert_eq!(nodes[1].metrics.calls_waiting.get(), 0);
+    assert_eq!(nodes[1].metrics.calls_expired.get(), 3);
+}
+
 /// Sends without waiting, so many messages on one connection; their requests.
 async fn pipeline(raw: &mut Raw, session: &Value, name: &str, count: usize) -> Vec<u64> {
     let mut requests = Vec::new();

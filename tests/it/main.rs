@@ -11,6 +11,7 @@ mod asks;
 mod bus;
 mod catching_up;
 mod closing;
+mod cluster;
 mod database;
 mod durability;
 mod encryption;

@@ -13,6 +13,7 @@ mod catching_up;
 mod closing;
 mod cluster;
 mod database;
+mod deployment;
 mod durability;
 mod encryption;
 mod frames;

@@ -1,18 +1,20 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections; sessions; accounts; upkeep; and
-//! last the doors open. Stop is the same backwards: not ready, nobody let in, connections sent away, the clients' door shut,
-//! sessions and their commits finished, the lease given up, the store closed, and last the operators' door.
+//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come later;
+//! sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
+//! connections sent away, the clients' door shut, sessions and their commits finished, the lease given up, the store
+//! closed, and last the operators' door.
 
+mod bus;
 mod program;
+mod store;
 mod tls;
 mod upkeep;
 mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,19 +27,18 @@ use tokio::time::timeout;
 pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
+use bus::NodeBus;
 use upkeep::{Upkeep, UpkeepParts};
 use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
-use crate::cluster::{Bus, Lease, LocalBus};
+use crate::cluster::{Lease, RedisTrouble};
 use crate::config::{Config, MAX_WORKERS};
 use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
 use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
-use crate::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
-};
+use crate::store::{GroupCommit, Retention, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
@@ -79,8 +80,24 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The store cannot be opened.
-    #[error("store.data_dir: {0}")]
-    Store(#[from] StoreError),
+    #[error("{key}: {error}")]
+    Store {
+        /// The setting that names it.
+        key: &'static str,
+        /// Why.
+        error: StoreError,
+    },
+    /// A file of the bus cannot be used.
+    #[error("{key}: {why}")]
+    Bus {
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
 }
 
 /// A node that is ready to run: its doors are there, and closed.
@@ -99,7 +116,6 @@ struct Door {
 /// The rooms behind the doors.
 struct Node {
     config: Config,
-    data_dir: PathBuf,
     store: Arc<dyn Store>,
     lease: Arc<Lease>,
     commits: GroupCommit,
@@ -144,15 +160,16 @@ impl Server {
         self.doors.get(1).map(|door| door.address)
     }
 
-    /// Where the data is.
-    pub fn data_dir(&self) -> &std::path::Path {
-        &self.node.data_dir
+    /// Where everything is kept, for people.
+    pub fn place(&self) -> String {
+        store::place(&self.node.config)
     }
 
     /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
     ///
     /// # Errors
-    /// If a listener fails while the node runs.
+    /// If a listener fails while the node runs, or the bus does not come within `cluster.connect_within_s`. Until it
+    /// comes the doors are open, and `/readyz` says what is missing.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self { doors, node } = self;
         let upkeep = Upkeep::start(node.upkeep.clone());
@@ -161,7 +178,8 @@ impl Server {
             doors.into_iter().map(|door| actix_web::rt::spawn(door.server)).collect();
         let failed = tokio::select! {
             () = stop => None,
-            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended),
+            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended.map_err(io::Error::other)),
+            trouble = node.upkeep.bus.given_up() => Some(Ok(Err(io::Error::other(trouble)))),
         };
         tracing::info!("the node is stopping");
         let deadline = Duration::from_secs(node.config.shutdown.deadline_s);
@@ -171,7 +189,7 @@ impl Server {
         match failed {
             None => Ok(()),
             Some(Ok(ended)) => ended.and(Err(io::Error::other("a listener ended by itself"))),
-            Some(Err(panic)) => Err(io::Error::other(panic)),
+            Some(Err(panic)) => Err(panic),
         }
     }
 }
@@ -179,17 +197,17 @@ impl Server {
 impl Node {
     async fn build(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let data_dir = config.store.data_dir.clone();
-        let store = open_store(&config).await?;
+        let store = store::open_store(&config).await?;
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
         let on_time = Box::new(move |now| system_clock.set(now));
-        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await?;
-        let commits = start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
+        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await;
+        let lease = lease.map_err(|error| StartError::Store { key: "store", error })?;
+        let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
-        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
-        subscriptions.attach(Arc::clone(&bus));
+        let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
+        subscriptions.attach(bus.bus());
         let parts = SessionParts {
             store: Arc::clone(&store),
             commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),
@@ -238,7 +256,7 @@ impl Node {
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
-        Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
+        Ok(Self { config, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
     }
 
     /// The listener for clients; health and metrics too, where they have none of their own.
@@ -325,16 +343,6 @@ impl Node {
     }
 }
 
-/// The store that is configured.
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = SqliteOptions {
-        readers: config.store.readers,
-        wal_bytes: config.store.wal_bytes,
-        ..SqliteOptions::new(&config.store.data_dir)
-    };
-    Ok(Arc::new(SqliteStore::open(&options).await?))
-}
-
 /// A bound address.
 struct Listener {
     key: &'static str,
@@ -361,23 +369,6 @@ fn workers(setting: usize) -> usize {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: NodeId, metrics: &Arc<Metrics>) -> GroupCommit {
-    let options = GroupCommitOptions {
-        shards: 1,
-        queue_rows: config.store.queue_rows,
-        queue_bytes: config.store.queue_bytes,
-        batch_rows: config.store.batch_rows,
-        batch_bytes: config.store.batch_bytes,
-    };
-    let metrics = Arc::clone(metrics);
-    let observer = move |report: BatchReport| {
-        metrics.commit_rows.observe(report.rows as f64);
-        metrics.commit_seconds.observe(report.took.as_secs_f64());
-        metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
-    };
-    GroupCommit::start(store, node_id, options, Some(Arc::new(observer)))
 }
 
 fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {

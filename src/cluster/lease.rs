@@ -4,15 +4,16 @@
 //! before each renewal was asked for. Who cannot renew cannot commit either.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::envelope::WIRE;
 use crate::protocol::{NodeId, Timestamp};
-use crate::store::{NodeReport, Store, StoreResult, WireVersions};
+use crate::store::{NodeReport, Store, StoreResult};
 use crate::telemetry::Metrics;
 
 /// Takes the store's time, as it is now.
@@ -28,6 +29,8 @@ pub struct Lease {
     began: Instant,
     /// Milliseconds after `began`.
     held_until: AtomicU64,
+    /// Whether the last probe of the bus came back.
+    reaches_bus: AtomicBool,
     /// Whether it was given up. Held while the store writes, so that no renewal comes behind the end.
     ended: Mutex<bool>,
 }
@@ -51,6 +54,7 @@ impl Lease {
             metrics,
             began: Instant::now(),
             held_until: AtomicU64::new(0),
+            reaches_bus: AtomicBool::new(false),
             ended: Mutex::new(false),
         };
         lease.renew().await?;
@@ -60,6 +64,11 @@ impl Lease {
     /// The node's id: another one at each start.
     pub const fn node_id(&self) -> NodeId {
         self.node_id
+    }
+
+    /// What the next renewal tells of the bus.
+    pub fn set_reaches_bus(&self, reaches: bool) {
+        self.reaches_bus.store(reaches, Ordering::Relaxed);
     }
 
     /// Whether the node counts as alive.
@@ -117,11 +126,10 @@ impl Lease {
         let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         NodeReport {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            // There are no envelopes between nodes yet, and the bus in process is always there.
-            wire: WireVersions { oldest: 1, newest: 1 },
+            wire: WIRE,
             connections: count(&self.metrics.connections),
             sessions: count(&self.metrics.sessions),
-            bus_ok: true,
+            bus_ok: self.reaches_bus.load(Ordering::Relaxed),
         }
     }
 

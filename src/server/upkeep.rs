@@ -1,4 +1,4 @@
-//! What a node does by itself: it renews its lease, probes itself, and sweeps.
+//! What a node does by itself: it renews its lease, probes itself, follows who else is alive, and sweeps.
 //!
 //! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store. Each duty runs in a task
 //! of its own, so that a slow one delays no other; all end with the [`Upkeep`].
@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::cluster::{Bus, Lease, UserSignal};
+use super::bus::NodeBus;
+use crate::cluster::{Lease, UserSignal};
 use crate::connection::Subscriptions;
-use crate::http::Readiness;
+use crate::http::{Found, Readiness};
 use crate::protocol::{InboxId, UserId};
 use crate::session::{Clock, Sessions};
 use crate::store::{Retention, Store, StoreResult};
@@ -20,6 +21,9 @@ use crate::telemetry::Metrics;
 
 /// How often the node looks whether it delivers and commits, and how long that may take.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the node looks which versions of the wire the others read.
+const PEERS_EVERY: Duration = Duration::from_secs(5);
 
 /// Rows that one question of the sweep asks for.
 const PAGE: u64 = 1000;
@@ -31,7 +35,7 @@ const STEPS: usize = 100;
 #[derive(Clone)]
 pub(super) struct UpkeepParts {
     pub(super) store: Arc<dyn Store>,
-    pub(super) bus: Arc<dyn Bus>,
+    pub(super) bus: NodeBus,
     pub(super) lease: Arc<Lease>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sessions: Sessions,
@@ -53,8 +57,8 @@ impl Upkeep {
     pub(super) fn start(parts: UpkeepParts) -> Self {
         let lease = Arc::clone(&parts.lease);
         let keeping = tokio::spawn(async move { lease.keep().await });
-        let probing = tokio::spawn(probe(parts.clone()));
-        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, probing] }
+        let others = vec![keeping, tokio::spawn(probe(parts.clone())), tokio::spawn(follow_peers(parts.clone()))];
+        Self { sweep: tokio::spawn(sweep(parts)), others }
     }
 
     /// Stops sweeping: sessions should go now, and none be woken.
@@ -73,11 +77,12 @@ impl Drop for Upkeep {
 async fn probe(parts: UpkeepParts) {
     let mut ticks = interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bus = parts.bus.bus();
     loop {
         ticks.tick().await;
         let (store, bus) = tokio::join!(
             timeout(PROBE_EVERY, parts.store.probe()), //
-            timeout(PROBE_EVERY, parts.bus.probe()),
+            timeout(PROBE_EVERY, bus.probe()),
         );
         let (store, bus, lease) = (matches!(store, Ok(Ok(()))), matches!(bus, Ok(Ok(()))), parts.lease.is_held());
         for (what, good) in [("store", store), ("bus", bus), ("lease", lease)] {
@@ -86,11 +91,25 @@ async fn probe(parts: UpkeepParts) {
             }
         }
         let was_ready = parts.readiness.is_ready();
-        parts.readiness.probed(store && bus && lease);
+        parts.lease.set_reaches_bus(bus);
+        parts.readiness.probed(Found { bus, store, lease });
         match (was_ready, parts.readiness.is_ready()) {
             (false, true) => tracing::info!("the node is ready"),
             (true, false) => tracing::warn!(store, bus, lease, "the node is no longer ready"),
             (true, true) | (false, false) => {}
+        }
+    }
+}
+
+/// Looks who is alive, and speaks on the bus so that all of them understand it.
+async fn follow_peers(parts: UpkeepParts) {
+    let mut ticks = interval(PEERS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Ok(nodes) = parts.store.nodes().await {
+            let versions: Vec<_> = nodes.into_iter().map(|node| node.report.wire).collect();
+            parts.bus.set_peers(&versions);
         }
     }
 }

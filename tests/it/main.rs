@@ -8,8 +8,10 @@ mod support;
 
 mod accounts;
 mod asks;
+mod bus;
 mod catching_up;
 mod closing;
+mod database;
 mod durability;
 mod encryption;
 mod frames;

@@ -5,7 +5,9 @@ pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod node;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod sessions;
 pub(crate) mod ws;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, assert_refusal};
 pub(crate) use node::{Node, PASSWORD, User, unique};
+pub(crate) use postgres::Postgres;
 pub(crate) use sessions::*;
 
 /// How long anything may take that has to happen. No test waits for it to pass.

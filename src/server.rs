@@ -1,13 +1,14 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come later;
-//! sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
+//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come
+//! later; sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
 //! connections sent away, the clients' door shut, sessions and their commits finished, the lease given up, the store
 //! closed, and last the operators' door.
 
 mod bus;
 mod program;
+mod service;
 mod store;
 mod tls;
 mod upkeep;
@@ -33,11 +34,11 @@ use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
 use crate::cluster::{Lease, RedisTrouble};
-use crate::config::{Config, MAX_WORKERS};
-use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
+use crate::config::{BusKind, Config, MAX_WORKERS};
+use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
-use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
+use crate::session::{Clock, MayTakeOver, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{GroupCommit, Retention, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -208,18 +209,19 @@ impl Node {
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
         subscriptions.attach(bus.bus());
+        // Without a bus to them there are no other nodes: the embedded store has a lock on its directory.
+        let is_alone = config.cluster.bus == BusKind::Local;
         let parts = SessionParts {
             store: Arc::clone(&store),
             commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
-            // The embedded store has a lock on its directory: whoever owned its sessions before is dead.
-            may_take_over: Arc::new(|| true),
+            may_take_over: may_take_over(is_alone, &lease),
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
-        if let Err(error) = subscriptions.meet(Arc::new(sessions.clone())).await {
+        if let Err(error) = subscriptions.meet(sessions.peers()).await {
             tracing::warn!(%error, "other nodes cannot reach this one yet");
         }
         let time = Arc::clone(&clock);
@@ -243,6 +245,8 @@ impl Node {
         };
         let accounts = Accounts::new(&config, parts);
         let readiness = Arc::new(Readiness::default());
+        let time = Arc::clone(&clock);
+        let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::new(move || time.now()));
         let upkeep = UpkeepParts {
             store: Arc::clone(&store),
             bus,
@@ -250,10 +254,16 @@ impl Node {
             clock,
             sessions: sessions.clone(),
             subscriptions,
+            connections: Arc::clone(&connections),
+            recovery,
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             retention: retention(&config),
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
+            hurried_sweep_every: Duration::from_millis(config.cluster.cut_off_sweep_ms),
+            bus_is_gone: Arc::default(),
+            reconnect_spread_ms: config.shutdown.reconnect_spread_ms,
+            is_alone,
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
         Ok(Self { config, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
@@ -383,6 +393,12 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }
+}
+
+/// A node that is alone takes at once what its former life owned.
+fn may_take_over(is_alone: bool, lease: &Arc<Lease>) -> MayTakeOver {
+    let lease = Arc::clone(lease);
+    Arc::new(move || is_alone || lease.is_old())
 }
 
 fn retention(config: &Config) -> Retention {

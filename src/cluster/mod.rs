@@ -9,6 +9,7 @@ mod lease;
 pub mod placement;
 mod publication;
 mod redis;
+mod standing;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
@@ -16,3 +17,4 @@ pub use envelope::{ClusterSecret, WIRE};
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};
+pub use standing::{Own, Standing};

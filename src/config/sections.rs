@@ -266,7 +266,7 @@ sections! {
     /// Accounts and their tokens.
     "accounts" => accounts: AccountSettings {
         /// Seconds that a token lives.
-        token_lifetime_s: u64 = 2_592_000, in 60..=3_153_600_000;
+        token_lifetime_s: u64 = 2_592_000, in 1..=3_153_600_000;
         /// Live tokens of one user; the oldest go first.
         tokens_per_user: u32 = 100, in 1..=10_000;
         /// argon2id: memory in KiB.

@@ -65,6 +65,18 @@ impl Standing {
         }
     }
 
+    /// Offers the events from `first` to `last` as one; `None` where some of them were pushed before, and others not.
+    pub(super) fn offer_run(&mut self, first: u64, last: u64) -> Option<Offer> {
+        match self {
+            Self::Live { last: pushed } if *pushed + 1 == first => {
+                *pushed = last;
+                Some(Offer::Push)
+            }
+            Self::Live { last: pushed } if (first..last).contains(pushed) => None,
+            Self::Live { .. } | Self::Held | Self::CatchingUp { .. } => Some(self.offer(last)),
+        }
+    }
+
     /// A page was pushed whose last event is `cursor`; `known` is the greatest `seq` that the hub has seen.
     pub(super) fn advance(&mut self, cursor: u64, more: bool, known: u64) {
         *self = if more || known > cursor { Self::CatchingUp { cursor } } else { Self::Live { last: cursor } };
@@ -162,6 +174,26 @@ mod tests {
         let mut held = Standing::Held;
         assert_eq!(held.offer(1), Offer::Drop);
         assert_eq!(held, Standing::Held);
+    }
+
+    #[test]
+    fn a_run_comes_whole_or_one_by_one() {
+        let run = |last| {
+            let mut standing = Standing::Live { last };
+            (standing.offer_run(5, 8), standing)
+        };
+        assert_eq!(run(4), (Some(Offer::Push), Standing::Live { last: 8 }));
+        assert_eq!(run(3), (Some(Offer::Missing), Standing::CatchingUp { cursor: 3 }));
+        for last in 5..8 {
+            assert_eq!(run(last), (None, Standing::Live { last }), "from {last} on");
+        }
+        assert_eq!(run(8), (Some(Offer::Drop), Standing::Live { last: 8 }));
+        assert_eq!(run(9), (Some(Offer::Drop), Standing::Live { last: 9 }));
+        for mut standing in [Standing::Held, Standing::CatchingUp { cursor: 4 }] {
+            let before = standing;
+            assert_eq!(standing.offer_run(5, 8), Some(Offer::Drop));
+            assert_eq!(standing, before);
+        }
     }
 
     fn row(seq: u64, what: Happening) -> EventRow {

@@ -186,6 +186,11 @@ impl Link {
         self.outbox.borrow_mut().push(frame)
     }
 
+    /// Queues whole frames, joined.
+    pub(super) fn push_bytes(&self, frames: &bytes::Bytes) -> Result<(), Full> {
+        self.outbox.borrow_mut().push_bytes(frames)
+    }
+
     /// Queues a frame; a connection that lags too far behind is cut off.
     pub(super) fn send(&self, frame: &Frame) {
         let pushed = self.push(frame);

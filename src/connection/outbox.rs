@@ -70,11 +70,16 @@ impl Outbox {
 
     /// Queues a frame, and wakes the body if it sleeps. After a close it is dropped.
     pub(super) fn push(&mut self, frame: &Frame) -> Result<(), Full> {
+        self.push_bytes(frame.bytes())
+    }
+
+    /// Queues whole frames that are joined already: all of them, or none.
+    pub(super) fn push_bytes(&mut self, frames: &Bytes) -> Result<(), Full> {
         if self.state != State::Open {
             return Ok(());
         }
-        self.admit(frame.len())?;
-        self.frames.push_back(frame.bytes().clone());
+        self.admit(frames.len())?;
+        self.frames.push_back(frames.clone());
         self.wake();
         Ok(())
     }

@@ -52,6 +52,8 @@ pub struct Readiness {
     misses: AtomicU32,
     /// What the last probe did not find, a bit for each of [`PARTS`].
     missing: AtomicU8,
+    /// Whether the node has sent its clients away for now.
+    aside: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -62,6 +64,7 @@ impl Default for Readiness {
             probed_at: AtomicU64::new(0),
             misses: AtomicU32::new(MISSES),
             missing: AtomicU8::new(0),
+            aside: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -79,6 +82,11 @@ impl Readiness {
             let misses = self.misses.load(Ordering::Relaxed).saturating_add(1);
             self.misses.store(misses, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the node takes no clients for now, because it drains or is cut off.
+    pub fn set_aside(&self, aside: bool) {
+        self.aside.store(aside, Ordering::Relaxed);
     }
 
     /// From now on the node is not ready, whatever the probes say.
@@ -105,6 +113,8 @@ impl Readiness {
             let names: Vec<&str> =
                 PARTS.into_iter().enumerate().filter(|(n, _)| missing & (1 << n) != 0).map(|(_, name)| name).collect();
             Some(format!("the node does not deliver or does not commit: missing {}", names.join(", ")).into())
+        } else if self.aside.load(Ordering::Relaxed) {
+            Some("the node has sent its clients to others".into())
         } else {
             None
         }
@@ -164,6 +174,16 @@ mod tests {
         readiness.probed(Found::ALL);
         assert_eq!(readiness.reason_at(Instant::now() + Duration::from_secs(14)), None);
         assert_eq!(reason(&readiness, Instant::now() + Duration::from_secs(16)), "the probes have stopped");
+    }
+
+    #[test]
+    fn a_node_that_has_sent_its_clients_away_is_not_ready_until_it_takes_them_again() {
+        let readiness = Readiness::default();
+        readiness.probed(Found::ALL);
+        readiness.set_aside(true);
+        assert_eq!(reason(&readiness, Instant::now()), "the node has sent its clients to others");
+        readiness.set_aside(false);
+        assert!(readiness.is_ready());
     }
 
     #[test]

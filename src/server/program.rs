@@ -5,8 +5,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::store::open_store;
-use super::{Server, StartError, bus, tls};
+use super::{Server, StartError, bus, store, tls};
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Secret};
 
@@ -85,7 +84,7 @@ pub enum AdministerError {
 /// # Errors
 /// If the store cannot be opened, or the command not be done.
 pub async fn administer(config: &Config, arguments: &admin::Arguments) -> Result<String, AdministerError> {
-    let store = open_store(config).await?;
+    let store = store::open_store(config).await?;
     let report = admin::run(&*store, &arguments.command).await;
     store.close().await;
     let report = report?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::actor::{SessionActor, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
-use super::router::{Inner, Sessions};
+use super::router::Inner;
 use crate::cluster::placement::{Arrival, DOUBT_MS, Ticket, ToSend};
 use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge};
 use crate::connection::{Origin, Parcel, Peers, ReplySlot};
@@ -329,16 +329,16 @@ fn encode(session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
     NodeMessage::encode_call(call.ticket, session_id, reply.caller(), command)
 }
 
-impl Peers for Sessions {
-    fn receive(&self, from: NodeId, message: NodeMessage) -> Vec<Parcel> {
+impl Peers for Inner {
+    fn receive(self: Arc<Self>, from: NodeId, message: NodeMessage) -> Vec<Parcel> {
         match message {
-            NodeMessage::Call(call) => self.inner.call(from, *call),
-            NodeMessage::Answers(session_id, answers) => return self.inner.answers(from, session_id, answers),
-            NodeMessage::Asks(asked) => return self.inner.asks(asked),
+            NodeMessage::Call(call) => self.call(from, *call),
+            NodeMessage::Answers(session_id, answers) => return self.answers(from, session_id, answers),
+            NodeMessage::Asks(asked) => return self.asks(asked),
             NodeMessage::NotTaken(session_id, line, call, why) => {
-                self.inner.calls_not_taken(from, session_id, (line, call), why);
+                self.calls_not_taken(from, session_id, (line, call), why);
             }
-            NodeMessage::Nudge(session_id, nudge) => self.inner.nudge(session_id, nudge, Some(from)),
+            NodeMessage::Nudge(session_id, nudge) => self.nudge(session_id, nudge, Some(from)),
         }
         Vec::new()
     }

@@ -5,7 +5,7 @@
 //! and while it moves.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::registry::{At, Live, Parked, Permit, Place, Registry, Shard, lock};
 use super::state::{Command, Rules};
 use crate::cluster::Nudge;
-use crate::connection::{ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
+use crate::connection::{ConnectionKey, Deliveries, Parcel, Peers, Presence, ReplySlot};
 use crate::protocol::{ClientId, ErrorCode, NodeId, Refusal, SessionId, UserId};
 use crate::store::{CommitOutcome, GroupCommit, SessionCommit, Store};
 use crate::telemetry::Metrics;
@@ -227,6 +227,17 @@ impl Sessions {
     /// Takes commands again, after [`Sessions::stop`].
     pub fn open(&self) {
         self.inner.registry.set_closed(false);
+    }
+
+    /// Has every session give itself up that nothing is under way in; the next command brings it back.
+    #[cfg(test)]
+    pub(crate) fn let_go(&self) {
+        self.inner.registry.stop_all();
+    }
+
+    /// For what other nodes tell this one. Held weakly: it reaches connections, which reach it.
+    pub fn peers(&self) -> Weak<dyn Peers> {
+        Arc::<Inner>::downgrade(&self.inner)
     }
 
     /// How many sessions are live here.

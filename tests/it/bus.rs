@@ -44,7 +44,7 @@ async fn until_ready_is(node: &Node, status: u16) -> String {
         loop {
             let answer = node.get("/readyz").await;
             if answer.status == status {
-                return String::from_utf8_lossy(&answer.body).into_owned();
+                return answer.text;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

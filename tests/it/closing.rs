@@ -22,6 +22,19 @@ async fn who_does_not_authenticate_in_time_is_closed_with_4002() {
 }
 
 #[tokio::test]
+async fn a_token_dies_with_its_time_everywhere() {
+    let node = Node::start(&[("accounts.token_lifetime_s", "3")]).await;
+    let user = node.user("mortal").await;
+    let path = format!("/v1/users/{}", user.id);
+    let mut client = user.connect().await;
+    user.call("GET", &path, None).await.expect(200);
+    assert_eq!(client.closed().await, 4001);
+    user.call("GET", &path, None).await.refused(401, "unauthenticated");
+    let mut late = user.unauthenticated().await;
+    late.refused("authenticate", json!({"token": user.token}), "unauthenticated").await;
+}
+
+#[tokio::test]
 async fn who_answers_no_ping_is_closed_with_4006_and_who_does_is_not() {
     let node = Node::start(&[("connections.heartbeat_s", "1")]).await;
     let (mut dead, mut alive) = (node.client("dead").await, node.client("alive").await);

@@ -30,6 +30,7 @@ mod observability;
 mod operators;
 mod order;
 mod programs;
+mod racing;
 mod refusals;
 mod room_keys;
 mod rotation;

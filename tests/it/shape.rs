@@ -11,6 +11,7 @@ const PURE: &[&str] = &[
     "src/connection/lanes.rs",
     "src/connection/frame_guard.rs",
     "src/cluster/placement.rs",
+    "src/cluster/standing.rs",
 ];
 
 /// What a pure room does not name.

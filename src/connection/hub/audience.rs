@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::cluster::Effect;
+use bytes::{Bytes, BytesMut};
+
+use crate::cluster::{Effect, Row};
 use crate::connection::catch_up::{Offer, Standing};
 use crate::connection::link::Link;
 use crate::protocol::{Frame, SessionId, UserId};
@@ -29,6 +31,45 @@ pub(super) struct Seat {
     pub(super) link: Rc<Link>,
     pub(super) user_id: UserId,
     pub(super) standing: Standing,
+}
+
+/// The most that is joined: the server copies a piece for each socket that does not take it at once.
+const RUN_BYTES: usize = 16 * 1024;
+
+/// Events that follow each other and change nobody's seat.
+pub(super) struct Run<'a> {
+    first: u64,
+    frames: Vec<&'a Frame>,
+    bytes: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The events that `rows` begin with, if there are several that go as one; and the rows behind them.
+    pub(super) fn take(rows: &'a [Row]) -> Option<(Self, &'a [Row])> {
+        let mut run = Self { first: 0, frames: Vec::new(), bytes: 0 };
+        for row in rows {
+            let Row::Event { seq, effect: Effect::None, frame } = row else { break };
+            if run.frames.is_empty() {
+                run.first = *seq;
+            } else if *seq != run.last() + 1 || run.bytes + frame.len() > RUN_BYTES {
+                break;
+            }
+            run.frames.push(frame);
+            run.bytes += frame.len();
+        }
+        let rest = &rows[run.frames.len()..];
+        (run.frames.len() > 1).then_some((run, rest))
+    }
+
+    fn last(&self) -> u64 {
+        self.first + self.frames.len() as u64 - 1
+    }
+
+    fn joined(&self) -> Bytes {
+        let mut joined = BytesMut::with_capacity(self.bytes);
+        self.frames.iter().for_each(|frame| joined.extend_from_slice(frame.bytes()));
+        joined.freeze()
+    }
 }
 
 /// What a publication's version says.
@@ -135,6 +176,36 @@ impl Audience {
         for serial in over {
             if let Some(seat) = self.seats.remove(&serial) {
                 seat.link.seats.borrow_mut().remove(&session_id);
+            }
+        }
+    }
+
+    /// Pushes events that follow each other and change nobody's seat: to whoever is live as one piece, so that a burst
+    /// costs each of them no more than a single event does.
+    pub(super) fn run(&mut self, session_id: SessionId, run: &Run<'_>, after: &mut After) {
+        let (first, last) = (run.first, run.last());
+        self.known_seq = self.known_seq.max(last);
+        let joined = run.joined();
+        for seat in self.seats.values_mut() {
+            match seat.standing.offer_run(first, last) {
+                Some(Offer::Push) => {
+                    after.pushed += run.frames.len() as u64;
+                    if seat.link.push_bytes(&joined).is_err() {
+                        after.doomed.push(Rc::clone(&seat.link));
+                    }
+                }
+                Some(Offer::Missing) => after.behind.push((Rc::clone(&seat.link), session_id)),
+                Some(Offer::Drop) => {}
+                None => {
+                    for (seq, frame) in (first..).zip(&run.frames) {
+                        if seat.standing.offer(seq) == Offer::Push {
+                            after.pushed += 1;
+                            if seat.link.push(frame).is_err() {
+                                after.doomed.push(Rc::clone(&seat.link));
+                            }
+                        }
+                    }
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::connection::link::{Link, Stage};
 use crate::protocol::{CloseCode, Frame, InboxId, SessionId, UserId, encode_withdrawn};
 
 use super::after::After;
-use super::audience::{Audience, Turn};
+use super::audience::{Audience, Run, Turn};
 use super::mailbox::Found;
 
 /// The books of one hub.
@@ -90,29 +90,45 @@ impl Roster {
                 }
             }
         }
-        for row in rows {
-            match row {
-                Row::Notice { user_id, inbox_id, holds_key, frame } => {
-                    self.notice(*user_id, (inbox_id, *holds_key), frame, after);
-                }
-                Row::Withdrawn { user_id, inbox_ids } => self.withdrawn(*user_id, inbox_ids, after),
-                Row::Event { seq, effect, frame } => {
-                    self.take_effect(session_id, version, (*seq, *effect), after);
+        let mut rows = rows.as_slice();
+        while let [row, others @ ..] = rows {
+            rows = match Run::take(rows) {
+                Some((run, rest)) => {
                     if let Some(audience) = self.sessions.get_mut(&session_id) {
-                        audience.event(session_id, (*seq, *effect), frame, after);
+                        audience.run(session_id, &run, after);
                     }
+                    rest
                 }
-                Row::Head(version) => self.head(session_id, Some(*version), after),
-                // Answered for all hubs at once.
-                Row::RollCall { .. } => {}
-                Row::Typing { by, frame } => {
-                    if let Some(audience) = self.sessions.get(&session_id) {
-                        audience.typing(*by, frame, after);
-                    }
+                None => {
+                    self.row(session_id, version, row, after);
+                    others
+                }
+            };
+        }
+        self.close_if_empty(session_id, after);
+    }
+
+    fn row(&mut self, session_id: SessionId, version: u64, row: &Row, after: &mut After) {
+        match row {
+            Row::Notice { user_id, inbox_id, holds_key, frame } => {
+                self.notice(*user_id, (inbox_id, *holds_key), frame, after);
+            }
+            Row::Withdrawn { user_id, inbox_ids } => self.withdrawn(*user_id, inbox_ids, after),
+            Row::Event { seq, effect, frame } => {
+                self.take_effect(session_id, version, (*seq, *effect), after);
+                if let Some(audience) = self.sessions.get_mut(&session_id) {
+                    audience.event(session_id, (*seq, *effect), frame, after);
+                }
+            }
+            Row::Head(version) => self.head(session_id, Some(*version), after),
+            // Answered for all hubs at once.
+            Row::RollCall { .. } => {}
+            Row::Typing { by, frame } => {
+                if let Some(audience) = self.sessions.get(&session_id) {
+                    audience.typing(*by, frame, after);
                 }
             }
         }
-        self.close_if_empty(session_id, after);
     }
 
     /// Where a session is known to stand: who listens here and has missed something reads it from the store.

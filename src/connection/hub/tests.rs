@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::after::After;
 use super::roster::Roster;
 use crate::cluster::{Effect, Publication, Row, UserSignal};
@@ -66,13 +68,26 @@ fn publish(roster: &mut Roster, version: u64, rows: Vec<Row>) -> After {
     after
 }
 
-/// What is in the outbox, as text.
-fn got(link: &Link) -> Vec<String> {
+/// The pieces that are in the outbox.
+fn pieces(link: &Link) -> Vec<Bytes> {
     std::iter::from_fn(|| match link.outbox().take() {
-        Taken::Frame(bytes) => Some(String::from_utf8_lossy(Frame::from_encoded(bytes).json()).into_owned()),
+        Taken::Frame(bytes) => Some(bytes),
         Taken::Empty | Taken::Closed => None,
     })
     .collect()
+}
+
+/// What is in the outbox, as text. Only of frames with a short header.
+fn got(link: &Link) -> Vec<String> {
+    let all = pieces(link).concat();
+    let (mut rest, mut texts) = (all.as_slice(), Vec::new());
+    while let [first, len, behind @ ..] = rest {
+        assert!(*first == 0x81 && *len < 126);
+        let (text, others) = behind.split_at(usize::from(*len));
+        texts.push(String::from_utf8_lossy(text).into_owned());
+        rest = others;
+    }
+    texts
 }
 
 fn standing(roster: &mut Roster, link: &Link) -> Option<Standing> {
@@ -93,6 +108,40 @@ fn everyone_who_is_live_shares_the_frame_and_repeated_versions_are_dropped() {
     assert_eq!(got(&links[0]), ["event 5", "event 6", "event 7"]);
     assert!(got(&links[1]).is_empty() && got(&links[2]).is_empty());
     assert_eq!(roster.sessions[&SESSION].known_seq, 7, "what a page must reach before it counts as caught up");
+}
+
+#[test]
+fn a_burst_is_one_piece_for_each_seat_and_bounded() {
+    let mut roster = Roster::default();
+    let links: Vec<_> = (1..=3).map(|number| link(&mut roster, number.into(), user(number), 100_000)).collect();
+    seat(&mut roster, &links[0], Standing::Live { last: 4 });
+    seat(&mut roster, &links[1], Standing::Live { last: 6 });
+    seat(&mut roster, &links[2], Standing::Live { last: 3 });
+    let after = publish(&mut roster, 10, (5..=8).map(|seq| event(seq, Effect::None)).collect());
+    assert_eq!((after.pushed, after.behind.len()), (6, 1));
+    let whole = pieces(&links[0]);
+    assert_eq!(whole.len(), 1);
+    assert_eq!(whole[0], b"\x81\x07event 5\x81\x07event 6\x81\x07event 7\x81\x07event 8"[..]);
+    assert_eq!(got(&links[1]), ["event 7", "event 8"], "the others had come with a page");
+    assert!(got(&links[2]).is_empty());
+    assert_eq!(standing(&mut roster, &links[2]), Some(Standing::CatchingUp { cursor: 3 }));
+
+    let large = |seq| Row::Event { seq, effect: Effect::None, frame: Frame::text(&[b'x'; 7_000]) };
+    publish(&mut roster, 11, (9..=13).map(large).collect());
+    let sizes: Vec<_> = pieces(&links[0]).iter().map(Bytes::len).collect();
+    assert_eq!(sizes, [14_008, 14_008, 7_004]);
+}
+
+#[test]
+fn who_joins_in_the_middle_of_a_burst_hears_what_follows() {
+    let mut roster = Roster::default();
+    let (member, newcomer) = (link(&mut roster, 1, user(1), 1000), link(&mut roster, 2, user(2), 1000));
+    seat(&mut roster, &member, Standing::Live { last: 4 });
+    let plain = |seq| event(seq, Effect::None);
+    let joined = event(7, Effect::Joined(user(2)));
+    publish(&mut roster, 10, vec![plain(5), plain(6), joined, plain(8), plain(9)]);
+    assert_eq!(got(&member), ["event 5", "event 6", "event 7", "event 8", "event 9"]);
+    assert_eq!(got(&newcomer), ["event 7", "event 8", "event 9"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, ToSql,
 
 use super::SqliteStore;
 use super::column::{int, json};
-use super::committer::Desk;
+use super::desk::Clerk;
 use super::plan::{Plan, Runs};
 use crate::protocol::{ClientId, NodeId, SessionId, UserId};
 use crate::session::state::Change;
@@ -88,7 +88,7 @@ impl SqliteStore {
         let recalls =
             batch.iter().flat_map(|commit| &commit.writes).any(|write| matches!(write.change, Change::Recall(_)));
         let node_id = node_id.to_string();
-        self.writer.commit(recalls, move |desk| write_batch(desk, &node_id, &parts)).await.unwrap_or_else(|_| {
+        self.writer.commit(recalls, move |clerk| write_batch(clerk, &node_id, &parts)).await.unwrap_or_else(|_| {
             let gone = || CommitError::Unknown("the thread that commits failed".to_owned());
             batch.iter().map(|_| Err(gone())).collect()
         })
@@ -96,23 +96,23 @@ impl SqliteStore {
 }
 
 /// On the thread that commits.
-fn write_batch(desk: &mut Desk, node_id: &str, parts: &[Part]) -> Outcomes {
-    match try_batch(desk, node_id, parts) {
+fn write_batch(clerk: &mut Clerk, node_id: &str, parts: &[Part]) -> Outcomes {
+    match try_batch(clerk, node_id, parts) {
         Ok(outcomes) => outcomes,
         Err(Failure::RefusedRow(_)) if parts.len() > 1 => {
-            parts.iter().flat_map(|part| write_batch(desk, node_id, std::slice::from_ref(part))).collect()
+            parts.iter().flat_map(|part| write_batch(clerk, node_id, std::slice::from_ref(part))).collect()
         }
         Err(failure) => parts.iter().map(|_| Err(failure.told())).collect(),
     }
 }
 
-fn try_batch(desk: &mut Desk, node_id: &str, parts: &[Part]) -> Result<Outcomes, Failure> {
-    let connection = desk.connection().map_err(Failure::Undone)?;
+fn try_batch(clerk: &mut Clerk, node_id: &str, parts: &[Part]) -> Result<Outcomes, Failure> {
+    let connection = clerk.connection().map_err(Failure::Undone)?;
     let written = write_transaction(connection, node_id, parts);
     match &written {
         Ok(_) => {}
-        Err(Failure::RefusedRow(_) | Failure::Undone(_)) => desk.close_unless_idle(),
-        Err(Failure::Unknown(_)) => desk.close(),
+        Err(Failure::RefusedRow(_) | Failure::Undone(_)) => clerk.close_unless_idle(),
+        Err(Failure::Unknown(_)) => clerk.close(),
     }
     written
 }

@@ -7,10 +7,11 @@
 //! Invariant: what a call returned as written is in the WAL and synced (`synchronous=FULL`).
 
 mod accounts;
+mod checkpoint;
 mod claims;
 mod column;
 mod commit;
-mod committer;
+mod desk;
 mod inbox;
 mod nodes;
 mod open;

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, SqlSafeStr};
 use uuid::Uuid;
 
+use super::checkpoint;
 use super::column::failed;
 use super::writer::Writer;
 use super::{SqliteOptions, SqliteStore};
@@ -27,7 +28,7 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
 ];
 
 /// What every connection is set to.
-pub(super) const PRAGMAS: [(&str, &str); 7] = [
+pub(super) const PRAGMAS: [(&str, &str); 6] = [
     ("synchronous", "FULL"),
     ("foreign_keys", "OFF"),
     // Milliseconds that a statement waits for a lock; only emptying the WAL and its readers ever meet.
@@ -35,8 +36,6 @@ pub(super) const PRAGMAS: [(&str, &str); 7] = [
     ("secure_delete", "ON"),
     ("temp_store", "MEMORY"),
     ("cache_size", "-32768"),
-    // Pages in the WAL after which a commit copies them into the database.
-    ("wal_autocheckpoint", "4000"),
 ];
 
 /// How long a read waits for a connection.
@@ -51,6 +50,8 @@ pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
         .journal_mode(SqliteJournalMode::Wal)
         .statement_cache_capacity(256)
         .disable_statement_logging();
+    // Small writes rarely fill the WAL; where nothing else does, they copy it.
+    let connect = connect.pragma("wal_autocheckpoint", checkpoint::PAGES.to_string());
     let connect = PRAGMAS.into_iter().fold(connect, |connect, (pragma, value)| connect.pragma(pragma, value));
     let wal = options.data_dir.join(WAL);
     let writer = Writer::open(connect.clone(), wal, options.wal_bytes).await.map_err(failed)?;

@@ -1,5 +1,5 @@
 //! The one place that writes: who has the turn, small transactions, and the size of the WAL. Batches of commits are
-//! written by a thread of their own ([`super::committer`]), in their turn.
+//! written by a thread of their own ([`super::desk`]), in their turn.
 //!
 //! Whoever holds the [`Writer`]'s lock is the only one in this process that writes, and the lock on the data directory
 //! keeps other processes out: `SQLITE_BUSY` cannot happen between writers. A [`Write`] that is dropped before its
@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqlitePool, S
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::checkpoint::Checkpoints;
 use super::column::failed;
-use super::committer::{Committer, Desk, Gone};
+use super::desk::{Clerk, Desk, Gone};
 use crate::protocol::Timestamp;
 use crate::store::{StoreError, StoreResult};
 
@@ -33,13 +35,14 @@ const TRUNCATE_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that write, one at a time.
 pub(super) struct Writer {
     /// Held by whoever writes; first come, first served.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
     /// One connection, made again if it breaks.
     writing: SqlitePool,
     /// Another one, for the probe alone.
     probing: SqlitePool,
     /// Another one, for commits of sessions.
-    committer: Committer,
+    committing: Desk,
+    checkpoints: Arc<Checkpoints>,
     wal: PathBuf,
     wal_bytes: u64,
     /// A recalled text may still be in the WAL.
@@ -89,7 +92,9 @@ impl From<WriteError> for StoreError {
 impl Writer {
     /// Opens the connection that writes.
     pub(super) async fn open(connect: SqliteConnectOptions, wal: PathBuf, wal_bytes: u64) -> sqlx::Result<Self> {
-        let committer = Committer::start(connect.get_filename().to_owned())?;
+        let turn = Arc::new(Mutex::new(()));
+        let committing = Desk::start("commits", connect.get_filename())?;
+        let checkpoints = Checkpoints::start(connect.get_filename(), Arc::clone(&turn))?;
         let one = || {
             SqlitePoolOptions::new()
                 .max_connections(1)
@@ -100,7 +105,8 @@ impl Writer {
         };
         let probing = one().connect_lazy_with(connect.clone());
         let writing = one().connect_with(connect).await?;
-        Ok(Self { turn: Mutex::new(()), writing, probing, committer, wal, wal_bytes, owed: AtomicBool::new(false) })
+        let owed = AtomicBool::new(false);
+        Ok(Self { turn, writing, probing, committing, checkpoints, wal, wal_bytes, owed })
     }
 
     /// Waits for its turn and has the thread that commits write a batch. If a text is recalled in it, returns when the
@@ -108,13 +114,15 @@ impl Writer {
     pub(super) async fn commit<T: Send + 'static>(
         &self,
         recalls: bool,
-        write: impl FnOnce(&mut Desk) -> T + Send + 'static,
+        write: impl FnOnce(&mut Clerk) -> T + Send + 'static,
     ) -> Result<T, Gone> {
         let _turn = self.turn.lock().await;
         if recalls {
             self.owed.store(true, Ordering::Release);
         }
-        let written = self.committer.visit(write).await?;
+        let write = move |clerk: &mut Clerk| (write(clerk), clerk.wal_pages());
+        let (written, wal_pages) = self.committing.visit(write).await?;
+        self.checkpoints.committed(wal_pages);
         if !self.is_tidy() {
             match self.writing.acquire().await {
                 Ok(mut connection) => self.keep_wal_short(&mut connection).await,
@@ -152,7 +160,8 @@ impl Writer {
     /// Closes the connections, after what is under way.
     pub(super) async fn close(&self) {
         let _turn = self.turn.lock().await;
-        self.committer.close().await;
+        self.committing.close().await;
+        self.checkpoints.close().await;
         self.probing.close().await;
         self.writing.close().await;
     }
@@ -191,11 +200,12 @@ impl Writer {
 
     /// After a commit, in its turn.
     async fn keep_wal_short(&self, connection: &mut SqliteConnection) {
-        if self.is_tidy() {
+        let owed = self.owed.load(Ordering::Acquire);
+        if self.is_tidy() || (!owed && self.checkpoints.are_under_way()) {
             return;
         }
         // A WAL that is merely long is no reason to make commits wait.
-        let within = if self.owed.load(Ordering::Acquire) { TRUNCATE_WITHIN } else { Duration::ZERO };
+        let within = if owed { TRUNCATE_WITHIN } else { Duration::ZERO };
         if let Err(error) = self.truncate(connection, within).await {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod client;
+pub(crate) mod contract;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod node;

@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::super::committer::Desk;
+use super::super::desk::Clerk;
 use crate::store::conformance::{NODE, Session, account, user};
 use crate::store::{CommitError, EventRange, Retention, SqliteOptions, SqliteStore, Store, StoreError, UserRow};
 
@@ -11,9 +11,9 @@ async fn limit_pages(store: &SqliteStore, most: i64) {
     let pool = store.writer.connections();
     pool.set_connect_options(pool.connect_options().as_ref().clone().pragma("max_page_count", most.to_string()));
     sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {most}"))).execute(pool).await.unwrap();
-    let limit = move |desk: &mut Desk| {
+    let limit = move |clerk: &mut Clerk| {
         let limited =
-            desk.connection().unwrap().pragma_update_and_check(None, "max_page_count", most, |row| row.get(0));
+            clerk.connection().unwrap().pragma_update_and_check(None, "max_page_count", most, |row| row.get(0));
         assert_eq!(limited, Ok(most));
     };
     store.writer.commit(false, limit).await.unwrap();

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rusqlite::types::Value;
 
-use super::super::committer::Desk;
+use super::super::desk::Clerk;
 use crate::store::conformance::{NODE, OTHER, Session, report, user};
 use crate::store::{Claim, SqliteOptions, SqliteStore, Store, StoreError};
 
@@ -94,8 +94,8 @@ async fn the_connection_that_commits_is_set_to_be_durable() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
     let set = |pragma: &'static str| {
-        let look = move |desk: &mut Desk| {
-            let connection = desk.connection().unwrap();
+        let look = move |clerk: &mut Clerk| {
+            let connection = clerk.connection().unwrap();
             connection.pragma_query_value(None, pragma, |row| row.get::<_, Value>(0)).unwrap()
         };
         store.writer.commit(false, look)
@@ -104,4 +104,21 @@ async fn the_connection_that_commits_is_set_to_be_durable() {
     assert_eq!(set("synchronous").await.unwrap(), Value::Integer(2), "FULL");
     assert_eq!(set("secure_delete").await.unwrap(), Value::Integer(1));
     assert_eq!(set("foreign_keys").await.unwrap(), Value::Integer(0));
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_starts_over_while_commits_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { wal_bytes: u64::MAX, ..SqliteOptions::new(dir.path()) };
+    let store = SqliteStore::open(&options).await.unwrap();
+    let mut session = Session::new(1, user(1)).made(&store).await;
+    let text = "x".repeat(500_000);
+    let wal = dir.path().join("conclave.sqlite3-wal");
+    for _ in 0..240 {
+        let said = session.says(user(1), &text, None);
+        session.put(&store, [said]).await;
+    }
+    let len = std::fs::metadata(&wal).unwrap().len();
+    assert!(len < 64 << 20, "120 MB went through a write-ahead log of {len} bytes");
+    store.close().await;
 }

@@ -1,14 +1,17 @@
-//! The thread that commits: a batch is one visit to it, however many statements that takes.
+//! A thread with a connection of its own: whatever has to be done there is one visit, however many statements it takes.
 //!
-//! It has a connection of its own, which is made again after it broke. Whoever comes here holds the writer's turn
-//! ([`super::writer`]), so nobody else writes meanwhile. A visitor who panics takes the connection along, and its
-//! transaction with it; the thread goes on. It ends with the store.
+//! The connection is made with the first visit, and again after it broke. A visitor who panics takes the connection
+//! along, and its transaction with it; the thread goes on. It ends with the store. Visits are made one after the other,
+//! in the order of their coming.
 
+use std::cell::Cell;
+use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,13 +20,18 @@ use super::open::PRAGMAS;
 /// Statements that stay prepared.
 const STATEMENTS: usize = 64;
 
-/// Visits that wait at the door: one, since each comes in its turn.
+/// Visits that wait at the door; others wait outside.
 const DOOR: usize = 1;
 
-type Visit = Box<dyn FnOnce(&mut Desk) + Send>;
+type Visit = Box<dyn FnOnce(&mut Clerk) + Send>;
+
+thread_local! {
+    /// Pages in the WAL after the last commit of this thread.
+    static WAL_PAGES: Cell<u32> = const { Cell::new(0) };
+}
 
 /// The way to the thread.
-pub(super) struct Committer {
+pub(super) struct Desk {
     door: Mutex<Option<mpsc::Sender<Visit>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -32,21 +40,21 @@ pub(super) struct Committer {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// What is on the thread.
-pub(super) struct Desk {
+/// Who sits there.
+pub(super) struct Clerk {
     file: PathBuf,
     connection: Option<Connection>,
 }
 
-impl Committer {
+impl Desk {
     /// Starts the thread. The database is opened with the first visit.
-    pub(super) fn start(file: PathBuf) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, file: &Path) -> std::io::Result<Self> {
         let (door, mut visits) = mpsc::channel::<Visit>(DOOR);
-        let thread = std::thread::Builder::new().name("commits".to_owned()).spawn(move || {
-            let mut desk = Desk { file, connection: None };
+        let mut clerk = Clerk { file: file.to_owned(), connection: None };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(visit) = visits.blocking_recv() {
-                if catch_unwind(AssertUnwindSafe(|| visit(&mut desk))).is_err() {
-                    desk.close();
+                if catch_unwind(AssertUnwindSafe(|| visit(&mut clerk))).is_err() {
+                    clerk.close();
                 }
             }
         })?;
@@ -56,11 +64,11 @@ impl Committer {
     /// Goes to the thread. The visit is made even if nobody waits for its end any more.
     pub(super) async fn visit<T: Send + 'static>(
         &self,
-        visit: impl FnOnce(&mut Desk) -> T + Send + 'static,
+        visit: impl FnOnce(&mut Clerk) -> T + Send + 'static,
     ) -> Result<T, Gone> {
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Gone)?;
         let (done, result) = oneshot::channel();
-        let visit: Visit = Box::new(move |desk| drop(done.send(visit(desk))));
+        let visit: Visit = Box::new(move |clerk| drop(done.send(visit(clerk))));
         door.send(visit).await.map_err(|_| Gone)?;
         result.await.map_err(|_| Gone)
     }
@@ -72,12 +80,12 @@ impl Committer {
         if let Some(thread) = thread
             && !matches!(tokio::task::spawn_blocking(|| thread.join()).await, Ok(Ok(())))
         {
-            tracing::error!("the thread that commits died");
+            tracing::error!("a thread of the store died");
         }
     }
 }
 
-impl Desk {
+impl Clerk {
     /// The connection, made if need be.
     pub(super) fn connection(&mut self) -> rusqlite::Result<&mut Connection> {
         let connection = match self.connection.take() {
@@ -94,19 +102,31 @@ impl Desk {
         }
     }
 
+    /// Pages in the WAL after the last commit here.
+    pub(super) fn wal_pages(&self) -> u32 {
+        WAL_PAGES.get()
+    }
+
     /// Lets the connection go: whatever is open on it is undone.
     pub(super) fn close(&mut self) {
         self.connection = None;
     }
 }
 
-fn connect(file: &std::path::Path) -> rusqlite::Result<Connection> {
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
     // The thread is alone with it: it needs no lock of its own.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     for (pragma, value) in PRAGMAS {
         connection.pragma_update(None, pragma, value)?;
     }
+    // In the place of SQLite's own, which would copy the WAL into the database before it lets a commit return.
+    connection.wal_hook(Some(note_wal));
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
+}
+
+fn note_wal(_: &Wal, pages: c_int) -> rusqlite::Result<()> {
+    WAL_PAGES.set(pages.unsigned_abs());
+    Ok(())
 }

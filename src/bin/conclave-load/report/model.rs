@@ -46,6 +46,7 @@ pub(crate) struct Report {
     /// Whether it was stopped before its time: the figures are of what was measured until then.
     pub(crate) interrupted: bool,
     /// What else went wrong, so that the run did not pass, one sentence each.
+    #[serde(default)]
     pub(crate) failures: Vec<String>,
     /// Whatever else a reader has to know, one sentence each.
     pub(crate) notes: Vec<String>,

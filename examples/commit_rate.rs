@@ -1,9 +1,8 @@
-//! How many events the embedded store commits each second, fsync included: 50 sessions, each with one commit of a few
-//! messages under way, through the group commit.
+//! How many events a store commits each second, fsync included: 50 sessions, each with one commit of a few messages
+//! under way, through the group commit. The embedded store, or PostgreSQL where a URL is given.
 //!
-//! `cargo run --release --example commit_rate -- [DATA_DIR] [SECONDS] [MESSAGES_PER_COMMIT]`
+//! `cargo run --release --example commit_rate -- [DATA_DIR|postgres://..] [SECONDS] [MESSAGES_PER_COMMIT] [SHARDS]`
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +13,8 @@ use conclave::protocol::{
 };
 use conclave::session::state::{Change, E2ee, Head, Member, MemberKeys};
 use conclave::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, NodeReport, SessionCommit, SqliteOptions, SqliteStore, Store,
-    WireVersions, Write,
+    BatchReport, GroupCommit, GroupCommitOptions, NodeReport, PostgresOptions, PostgresStore, SessionCommit,
+    SqliteOptions, SqliteStore, Store, WireVersions, Write,
 };
 use uuid::Uuid;
 
@@ -34,10 +33,16 @@ struct Totals {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let dir = args.next().map_or_else(|| std::env::temp_dir().join("conclave-commit-rate"), PathBuf::from);
+    let default = || std::env::temp_dir().join("conclave-commit-rate").to_string_lossy().into_owned();
+    let place = args.next().unwrap_or_else(default);
     let seconds = args.next().map_or(Ok(10), |text| text.parse()).context("SECONDS")?;
     let per_commit: u64 = args.next().map_or(Ok(4), |text| text.parse()).context("MESSAGES_PER_COMMIT")?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&SqliteOptions::new(&dir)).await?);
+    let shards: usize = args.next().map_or(Ok(1), |text| text.parse()).context("SHARDS")?;
+    let store: Arc<dyn Store> = if place.starts_with("postgres") {
+        Arc::new(PostgresStore::open(&PostgresOptions { shards, ..PostgresOptions::new(place) }).await?)
+    } else {
+        Arc::new(SqliteStore::open(&SqliteOptions::new(place)).await?)
+    };
     let totals = Arc::new(Totals::default());
     let seen = Arc::clone(&totals);
     let observer = move |report: BatchReport| {
@@ -49,7 +54,8 @@ async fn main() -> anyhow::Result<()> {
     let wire = WireVersions { oldest: 1, newest: 1 };
     let report = NodeReport { program: "commit_rate".to_owned(), wire, connections: 0, sessions: 0, bus_ok: true };
     store.renew_lease(node, 3_600_000, &report).await?;
-    let commits = GroupCommit::start(Arc::clone(&store), node, GroupCommitOptions::default(), Some(Arc::new(observer)));
+    let options = GroupCommitOptions { shards, ..GroupCommitOptions::default() };
+    let commits = GroupCommit::start(Arc::clone(&store), node, options, Some(Arc::new(observer)));
 
     let started = Instant::now();
     let end = started + Duration::from_secs(seconds);

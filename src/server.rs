@@ -1,18 +1,21 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections; sessions; accounts; upkeep; and
-//! last the doors open. Stop is the same backwards: not ready, doors shut, connections sent away, sessions and their
-//! commits finished, the lease given up, the store closed.
+//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come
+//! later; sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
+//! connections sent away, the clients' door shut, sessions and their commits finished, the lease given up, the store
+//! closed, and last the operators' door.
 
+mod bus;
 mod program;
+mod service;
+mod store;
 mod tls;
 mod upkeep;
 mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,23 +28,25 @@ use tokio::time::timeout;
 pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
+use bus::NodeBus;
 use upkeep::{Upkeep, UpkeepParts};
 use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
-use crate::cluster::{Bus, Lease, LocalBus};
-use crate::config::{Config, MAX_WORKERS};
-use crate::connection::{ConnectionParts, Connections, Subscriptions, prepare_socket};
+use crate::cluster::{Lease, RedisTrouble};
+use crate::config::{BusKind, Config, MAX_WORKERS};
+use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket};
 use crate::http::{self, Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
-use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
-use crate::store::{
-    BatchReport, GroupCommit, GroupCommitOptions, Retention, SqliteOptions, SqliteStore, Store, StoreError,
-};
+use crate::session::{Clock, MayTakeOver, SessionParts, Sessions, SessionsOptions, SystemClock};
+use crate::store::{GroupCommit, Retention, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
 const BACKLOG: u32 = 4096;
+
+/// What clients have to take their last frames in and to answer the close, when the node stops.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// What all listeners have in common. Signals are the program's business, not the library's.
 macro_rules! tuned {
@@ -54,7 +59,7 @@ macro_rules! tuned {
             .client_disconnect_timeout(Duration::from_secs(5))
             .max_connections(100_000)
             .max_connection_rate(1024)
-            .shutdown_timeout(5)
+            .shutdown_timeout(2)
             .disable_signals()
     };
 }
@@ -76,8 +81,24 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The store cannot be opened.
-    #[error("store.data_dir: {0}")]
-    Store(#[from] StoreError),
+    #[error("{key}: {error}")]
+    Store {
+        /// The setting that names it.
+        key: &'static str,
+        /// Why.
+        error: StoreError,
+    },
+    /// A file of the bus cannot be used.
+    #[error("{key}: {why}")]
+    Bus {
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
 }
 
 /// A node that is ready to run: its doors are there, and closed.
@@ -96,7 +117,6 @@ struct Door {
 /// The rooms behind the doors.
 struct Node {
     config: Config,
-    data_dir: PathBuf,
     store: Arc<dyn Store>,
     lease: Arc<Lease>,
     commits: GroupCommit,
@@ -141,15 +161,16 @@ impl Server {
         self.doors.get(1).map(|door| door.address)
     }
 
-    /// Where the data is.
-    pub fn data_dir(&self) -> &std::path::Path {
-        &self.node.data_dir
+    /// Where everything is kept, for people.
+    pub fn place(&self) -> String {
+        store::place(&self.node.config)
     }
 
     /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
     ///
     /// # Errors
-    /// If a listener fails while the node runs.
+    /// If a listener fails while the node runs, or the bus does not come within `cluster.connect_within_s`. Until it
+    /// comes the doors are open, and `/readyz` says what is missing.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self { doors, node } = self;
         let upkeep = Upkeep::start(node.upkeep.clone());
@@ -158,7 +179,8 @@ impl Server {
             doors.into_iter().map(|door| actix_web::rt::spawn(door.server)).collect();
         let failed = tokio::select! {
             () = stop => None,
-            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended),
+            (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended.map_err(io::Error::other)),
+            trouble = node.upkeep.bus.given_up() => Some(Ok(Err(io::Error::other(trouble)))),
         };
         tracing::info!("the node is stopping");
         let deadline = Duration::from_secs(node.config.shutdown.deadline_s);
@@ -168,7 +190,7 @@ impl Server {
         match failed {
             None => Ok(()),
             Some(Ok(ended)) => ended.and(Err(io::Error::other("a listener ended by itself"))),
-            Some(Err(panic)) => Err(io::Error::other(panic)),
+            Some(Err(panic)) => Err(panic),
         }
     }
 }
@@ -176,29 +198,30 @@ impl Server {
 impl Node {
     async fn build(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let data_dir = config.store.data_dir.clone();
-        let store = open_store(&config).await?;
+        let store = store::open_store(&config).await?;
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
         let on_time = Box::new(move |now| system_clock.set(now));
-        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await?;
-        let commits = start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
+        let lease = Lease::take(lifetime, Arc::clone(&store), on_time, Arc::clone(&metrics)).await;
+        let lease = lease.map_err(|error| StartError::Store { key: "store", error })?;
+        let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
-        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default().join(Arc::new(subscriptions.clone())));
-        subscriptions.attach(Arc::clone(&bus));
+        let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
+        subscriptions.attach(bus.bus());
+        // Without a bus to them there are no other nodes: the embedded store has a lock on its directory.
+        let is_alone = config.cluster.bus == BusKind::Local;
         let parts = SessionParts {
             store: Arc::clone(&store),
             commits: Arc::new(LeasedCommits { commits: commits.clone(), lease: Arc::clone(&lease) }),
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
-            // The embedded store has a lock on its directory: whoever owned its sessions before is dead.
-            may_take_over: Arc::new(|| true),
+            may_take_over: may_take_over(is_alone, &lease),
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(session_options(&config, lease.node_id()), parts);
-        if let Err(error) = subscriptions.meet(Arc::new(sessions.clone())).await {
+        if let Err(error) = subscriptions.meet(sessions.peers()).await {
             tracing::warn!(%error, "other nodes cannot reach this one yet");
         }
         let time = Arc::clone(&clock);
@@ -222,6 +245,8 @@ impl Node {
         };
         let accounts = Accounts::new(&config, parts);
         let readiness = Arc::new(Readiness::default());
+        let time = Arc::clone(&clock);
+        let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::new(move || time.now()));
         let upkeep = UpkeepParts {
             store: Arc::clone(&store),
             bus,
@@ -229,13 +254,19 @@ impl Node {
             clock,
             sessions: sessions.clone(),
             subscriptions,
+            connections: Arc::clone(&connections),
+            recovery,
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             retention: retention(&config),
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
+            hurried_sweep_every: Duration::from_millis(config.cluster.cut_off_sweep_ms),
+            bus_is_gone: Arc::default(),
+            reconnect_spread_ms: config.shutdown.reconnect_spread_ms,
+            is_alone,
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
-        Ok(Self { config, data_dir, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
+        Ok(Self { config, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
     }
 
     /// The listener for clients; health and metrics too, where they have none of their own.
@@ -295,15 +326,18 @@ impl Node {
     async fn stop(&self, doors: &[ServerHandle], upkeep: &Upkeep) {
         self.readiness.stop();
         upkeep.stop_sweeping();
-        for door in doors {
-            door.pause().await;
-        }
-        // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`.
+        // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`. The
+        // doors stay open meanwhile, so that newcomers and probes are told.
+        let quarter = Duration::from_secs(self.config.shutdown.deadline_s) / 4;
+        self.connections.shut();
         self.connections.close_all(CloseCode::Restart, self.config.shutdown.reconnect_spread_ms);
-        for door in doors {
+        let silent = timeout(GOODBYE.min(quarter), self.connections.gone()).await.is_err();
+        tracing::debug!(silent, "the connections were sent away");
+        let (clients, operations) = doors.split_at(1);
+        for door in clients {
             door.stop(true).await;
         }
-        let left = self.sessions.stop(Duration::from_secs(self.config.shutdown.deadline_s) / 4).await;
+        let left = self.sessions.stop(quarter).await;
         if left > 0 {
             tracing::warn!(left, "sessions did not finish in time");
         }
@@ -313,17 +347,10 @@ impl Node {
             tracing::warn!(%error, "the lease was not given up and will lapse");
         }
         self.store.close().await;
+        for door in operations {
+            door.stop(false).await;
+        }
     }
-}
-
-/// The store that is configured.
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = SqliteOptions {
-        readers: config.store.readers,
-        wal_bytes: config.store.wal_bytes,
-        ..SqliteOptions::new(&config.store.data_dir)
-    };
-    Ok(Arc::new(SqliteStore::open(&options).await?))
 }
 
 /// A bound address.
@@ -354,23 +381,6 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn start_commits(config: &Config, store: Arc<dyn Store>, node_id: NodeId, metrics: &Arc<Metrics>) -> GroupCommit {
-    let options = GroupCommitOptions {
-        shards: 1,
-        queue_rows: config.store.queue_rows,
-        queue_bytes: config.store.queue_bytes,
-        batch_rows: config.store.batch_rows,
-        batch_bytes: config.store.batch_bytes,
-    };
-    let metrics = Arc::clone(metrics);
-    let observer = move |report: BatchReport| {
-        metrics.commit_rows.observe(report.rows as f64);
-        metrics.commit_seconds.observe(report.took.as_secs_f64());
-        metrics.commit_queue.set(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX));
-    };
-    GroupCommit::start(store, node_id, options, Some(Arc::new(observer)))
-}
-
 fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
     let threads = config.sessions.threads;
     SessionsOptions {
@@ -383,6 +393,12 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }
+}
+
+/// A node that is alone takes at once what its former life owned.
+fn may_take_over(is_alone: bool, lease: &Arc<Lease>) -> MayTakeOver {
+    let lease = Arc::clone(lease);
+    Arc::new(move || is_alone || lease.is_old())
 }
 
 fn retention(config: &Config) -> Retention {

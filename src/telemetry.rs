@@ -162,6 +162,7 @@ metrics! {
     logins: IntCounter = "conclave_logins_total", "Logins that succeeded.", ();
     failed_logins: IntCounter = "conclave_failed_logins_total", "Logins with an unknown name or a wrong password.", ();
     registrations: IntCounter = "conclave_registrations_total", "Accounts made.", ();
+    password_hashes: IntCounter = "conclave_password_hashes_total", "Passwords hashed or compared with a hash, each at its full price.", ();
     password_hashes_waiting: IntGauge = "conclave_password_hashes_waiting", "Passwords that wait to be hashed.", ();
     rate_limited: IntCounterVec = "conclave_rate_limited_total", "Requests refused because there were too many, by limit.", &["limit"];
     lease_renewals: IntCounter = "conclave_lease_renewals_total", "Renewals of this node's row in the store.", ();

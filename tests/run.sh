@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Passes all tests, on a machine that has Rust and nothing else: the embedded store is built in, so nothing is
-# installed yet. What later tests need (Redis, PostgreSQL) is installed here when it is missing.
-# Arguments go to `cargo test`.
+# Passes all tests, on a machine that has Rust and nothing else: what they need besides (a C compiler, the PostgreSQL and
+# Redis servers' programs; nothing has to run) is installed when it is missing, on Debian and its kin.
+# Arguments go to `cargo test`. Without any, the tests of durability, keys and catching up run on PostgreSQL too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
-command -v cc >/dev/null || {
-  echo "installing a C compiler, which the embedded SQLite is built with" >&2
-  if [ "$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq gcc libc6-dev >/dev/null
-  else sudo apt-get update -qq && sudo apt-get install -y -qq gcc libc6-dev >/dev/null; fi
-}
 
-exec cargo test "$@"
+# need WHAT PACKAGE..: installs what the tests cannot do without.
+need() {
+  echo "installing $1" >&2
+  local as=()
+  [ "$(id -u)" = 0 ] || as=(sudo)
+  "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
+}
+command -v cc >/dev/null || need "a C compiler, which the embedded SQLite is built with" gcc libc6-dev
+compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null || need "PostgreSQL" postgresql
+command -v redis-server >/dev/null || need "Redis" redis-server
+
+cargo test "$@"
+[ $# -gt 0 ] || CONCLAVE_TEST_STORE=postgres cargo test --test it -- durability:: room_keys:: catching_up::

@@ -57,6 +57,7 @@ impl Hashing {
         let at_once = Arc::clone(&self.at_once).acquire_owned().await;
         self.metrics.password_hashes_waiting.dec();
         let at_once = at_once.map_err(|_| Refusal::new(ErrorCode::Unavailable, "the node is stopping"))?;
+        self.metrics.password_hashes.inc();
         Ok(Turn { argon2: self.argon2.clone(), _admitted: admitted, _at_once: at_once })
     }
 

@@ -156,6 +156,23 @@ async fn a_wrong_name_and_a_wrong_password_are_refused_alike() {
 }
 
 #[actix_web::test]
+async fn a_wrong_name_and_a_wrong_password_cost_alike() {
+    let house = house(|config| config.accounts.argon2_passes = 3).await;
+    house.registered("ann").await;
+    for (name, password) in [("ann", "not the password"), ("ben", "not the password"), ("ann", "a fine password")] {
+        let before = house.metrics.password_hashes.get();
+        let _ = house.accounts.login(credentials(name, password), HERE).await;
+        assert_eq!(house.metrics.password_hashes.get() - before, 1, "{name}, {password}");
+    }
+    // One hash each, and of the same price.
+    let price = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
+    let inner = &house.accounts.inner;
+    let ann = inner.parts.store.user_by_name("ann").await.unwrap().unwrap();
+    assert_eq!(price(&ann.password_hash).as_deref(), Some("$argon2id$v=19$m=8,t=3,p=1"));
+    assert_eq!(price(&inner.hashing.nobody()), price(&ann.password_hash));
+}
+
+#[actix_web::test]
 async fn ten_failures_close_a_name_for_a_while_whether_it_exists_or_not() {
     let house = house(|_| {}).await;
     house.registered("ann").await;

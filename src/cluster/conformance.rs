@@ -16,10 +16,12 @@ use crate::protocol::{NodeId, SessionId, UserId};
 /// How long anything may take that has to happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Joins a bus as one more node.
+type Join = dyn Fn(Arc<dyn Incoming>) -> BoxFuture<'static, Arc<dyn Bus>> + Send + Sync;
+
 /// A bus that nodes can join.
 pub(crate) struct Subject {
-    /// Joins as one more node.
-    pub(crate) join: Box<dyn Fn(Arc<dyn Incoming>) -> BoxFuture<'static, Arc<dyn Bus>> + Send + Sync>,
+    pub(crate) join: Box<Join>,
     /// What has to live as long as the bus.
     pub(crate) _keep: Box<dyn std::any::Any + Send + Sync>,
 }

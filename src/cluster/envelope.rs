@@ -1,7 +1,7 @@
 //! The envelope of a message between nodes: sealed with the cluster's secret, so that the bus passes on what it can
 //! neither read nor make.
 //!
-//! Pure: the secret, counters and messages come in as arguments. Layout: version (1 byte), sender (16), lane (4),
+//! Pure: the secret, counters and messages come in as arguments. Layout: version (2 bytes), sender (16), lane (4),
 //! counter (8), big-endian; then kind (1) and payload under AES-256-GCM, and its tag (16). The key is HMAC-SHA-256 of
 //! the sender's id with the secret; the nonce is lane and counter; the head and the name of the channel are
 //! authenticated with the rest. Invariants:
@@ -21,9 +21,10 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::protocol::NodeId;
+use crate::store::WireVersions;
 
 /// Bytes before what is encrypted.
-const HEAD: usize = 29;
+const HEAD: usize = 30;
 const TAG: usize = 16;
 
 /// Bytes that an envelope adds to its payload.
@@ -36,23 +37,8 @@ const SENDERS: usize = 1024;
 /// Lanes of one sender that an opener remembers; the oldest goes first.
 const LANES: usize = 1024;
 
-/// The versions of the wire that a node reads. It writes the oldest that a live node reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wire {
-    /// The oldest one: that of the release before.
-    pub oldest: u8,
-    /// The newest one.
-    pub newest: u8,
-}
-
-impl Wire {
-    /// What this release speaks. There is none before it yet.
-    pub const OURS: Self = Self { oldest: 1, newest: 1 };
-
-    fn reads(self, version: u8) -> bool {
-        (self.oldest..=self.newest).contains(&version)
-    }
-}
+/// The versions that this release reads: its own and the one before. There is none before the first.
+pub const WIRE: WireVersions = WireVersions { oldest: 1, newest: 1 };
 
 /// What all nodes of a cluster know, and nobody else.
 #[derive(Clone)]
@@ -157,14 +143,14 @@ impl Sealer {
     /// Seals a payload for a channel. The caller never uses a counter of a lane twice.
     pub(super) fn seal(
         &self,
-        version: u8,
+        version: u16,
         (lane, counter): (u32, u64),
         channel: &str,
         kind: Kind,
         payload: &[u8],
     ) -> Vec<u8> {
         let mut out = Vec::with_capacity(payload.len() + OVERHEAD);
-        out.push(version);
+        out.extend_from_slice(&version.to_be_bytes());
         out.extend_from_slice(self.sender.as_bytes());
         out.extend_from_slice(&lane.to_be_bytes());
         out.extend_from_slice(&counter.to_be_bytes());
@@ -194,7 +180,7 @@ pub(super) struct Opened {
 /// Opens the envelopes of all nodes.
 pub(super) struct Opener {
     secret: ClusterSecret,
-    wire: Wire,
+    wire: WireVersions,
     senders: HashMap<NodeId, Sender>,
     /// How many were opened: an age for senders.
     opened: u64,
@@ -209,13 +195,13 @@ struct Sender {
 
 impl Opener {
     /// Knows nobody yet.
-    pub(super) fn new(secret: ClusterSecret, wire: Wire) -> Self {
+    pub(super) fn new(secret: ClusterSecret, wire: WireVersions) -> Self {
         Self { secret, wire, senders: HashMap::new(), opened: 0 }
     }
 
     /// Who claims to have sent it; nothing is proven.
     pub(super) fn claimed(message: &[u8]) -> Option<NodeId> {
-        message.get(1..17)?.try_into().ok().map(NodeId::from_bytes)
+        message.get(2..18)?.try_into().ok().map(NodeId::from_bytes)
     }
 
     /// Opens what came on a channel.
@@ -223,16 +209,15 @@ impl Opener {
     /// # Errors
     /// If it is not to be believed.
     pub(super) fn open(&mut self, channel: &str, mut message: Vec<u8>) -> Result<Opened, Rejected> {
-        let version = *message.first().ok_or(Rejected::Damaged)?;
-        if !self.wire.reads(version) {
-            return Err(Rejected::Version);
-        }
         if message.len() < OVERHEAD {
             return Err(Rejected::Damaged);
         }
+        if !(self.wire.oldest..=self.wire.newest).contains(&u16::from_be_bytes(take(&message, 0))) {
+            return Err(Rejected::Version);
+        }
         let sender = Self::claimed(&message).ok_or(Rejected::Damaged)?;
-        let lane = u32::from_be_bytes(take(&message, 17));
-        let counter = u64::from_be_bytes(take(&message, 21));
+        let lane = u32::from_be_bytes(take(&message, 18));
+        let counter = u64::from_be_bytes(take(&message, 22));
         let known = self.senders.get(&sender);
         if known.and_then(|known| known.lanes.get(&lane)).is_some_and(|last| counter <= *last) {
             return Err(Rejected::Replayed);

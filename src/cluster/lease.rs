@@ -4,15 +4,16 @@
 //! before each renewal was asked for. Who cannot renew cannot commit either.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::envelope::WIRE;
 use crate::protocol::{NodeId, Timestamp};
-use crate::store::{NodeReport, Store, StoreResult, WireVersions};
+use crate::store::{NodeReport, Store, StoreResult};
 use crate::telemetry::Metrics;
 
 /// Takes the store's time, as it is now.
@@ -28,6 +29,11 @@ pub struct Lease {
     began: Instant,
     /// Milliseconds after `began`.
     held_until: AtomicU64,
+    /// Milliseconds after `began` from which on it was held without a break.
+    held_since: AtomicU64,
+    /// Whether the last probe of the bus came back.
+    bus_ok: AtomicBool,
+    drain: AtomicBool,
     /// Whether it was given up. Held while the store writes, so that no renewal comes behind the end.
     ended: Mutex<bool>,
 }
@@ -51,6 +57,9 @@ impl Lease {
             metrics,
             began: Instant::now(),
             held_until: AtomicU64::new(0),
+            held_since: AtomicU64::new(0),
+            bus_ok: AtomicBool::new(false),
+            drain: AtomicBool::new(false),
             ended: Mutex::new(false),
         };
         lease.renew().await?;
@@ -65,6 +74,23 @@ impl Lease {
     /// Whether the node counts as alive.
     pub fn is_held(&self) -> bool {
         self.millis(Instant::now()) < self.held_until.load(Ordering::Acquire)
+    }
+
+    /// Whether it has been held for a whole lifetime: others, if they live, have renewed theirs by now. After a time in
+    /// which nobody reached the store all leases are over at once, and who comes first must not take what is not theirs.
+    pub fn is_old(&self) -> bool {
+        let held = self.millis(Instant::now()).saturating_sub(self.held_since.load(Ordering::Acquire));
+        self.is_held() && u128::from(held) >= self.lifetime.as_millis()
+    }
+
+    /// Whether an operator asked this node to drain.
+    pub fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Relaxed)
+    }
+
+    /// Told to the peers with the next renewal.
+    pub fn set_bus_ok(&self, ok: bool) {
+        self.bus_ok.store(ok, Ordering::Relaxed);
     }
 
     /// Renews three times in a lifetime, for ever.
@@ -105,7 +131,11 @@ impl Lease {
                 return Err(error);
             }
         };
+        if !self.is_held() {
+            self.held_since.store(self.millis(asked), Ordering::Release);
+        }
         self.held_until.store(self.millis(asked + self.lifetime), Ordering::Release);
+        self.drain.store(row.drain, Ordering::Relaxed);
         // The store looked at its clock somewhere between question and answer.
         let since = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
         (self.on_time)(row.expires_at.plus_millis(-lease_ms).plus_millis(since));
@@ -117,11 +147,10 @@ impl Lease {
         let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         NodeReport {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            // There are no envelopes between nodes yet, and the bus in process is always there.
-            wire: WireVersions { oldest: 1, newest: 1 },
+            wire: WIRE,
             connections: count(&self.metrics.connections),
             sessions: count(&self.metrics.sessions),
-            bus_ok: true,
+            bus_ok: self.bus_ok.load(Ordering::Relaxed),
         }
     }
 

@@ -9,10 +9,12 @@ mod lease;
 pub mod placement;
 mod publication;
 mod redis;
+mod standing;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
-pub use envelope::{ClusterSecret, Wire};
+pub use envelope::{ClusterSecret, WIRE};
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};
+pub use standing::{Own, Standing};

@@ -13,9 +13,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use sections::*;
-pub use value::{LogFormat, Setting};
+pub use value::{BusKind, LogFormat, Secret, Setting, StoreKind};
 
 use layers::Layers;
+
+use crate::cluster::ClusterSecret;
 
 /// Where settings come from besides the defaults.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +100,8 @@ impl Config {
             let missing = if self.http_tls.cert.is_some() { "http.tls.key" } else { "http.tls.cert" };
             wrong(missing, "expected a file, since the other half of the pair is set");
         }
+        self.check_store(&mut wrong);
+        self.check_bus(&mut wrong);
         if self.connections.outbox_bytes < self.limits.frame_bytes * 2 {
             wrong(
                 "connections.outbox_bytes",
@@ -109,6 +113,73 @@ impl Config {
         }
         if self.http.operations_listen.is_some_and(|address| address.port() != 0 && address == self.http.listen) {
             wrong("http.operations_listen", "expected another address than http.listen");
+        }
+    }
+
+    /// Whether the kind of store and its place fit together.
+    fn check_store(&self, wrong: &mut impl FnMut(&str, &str)) {
+        match (self.store.kind, &self.store_postgres.url) {
+            (StoreKind::Postgres, None) => wrong(
+                "store.postgres.url",
+                "expected the URL of a database, such as \"postgres://user:password@host/conclave\", since store.kind \
+                 is \"postgres\"",
+            ),
+            (StoreKind::Sqlite, Some(_)) => wrong(
+                "store.kind",
+                "expected \"postgres\", since store.postgres.url is set; leave the URL out to keep everything in \
+                 store.data_dir",
+            ),
+            (StoreKind::Postgres, Some(url))
+                if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) =>
+            {
+                wrong("store.postgres.url", "expected a URL that starts with \"postgres://\"");
+            }
+            (StoreKind::Postgres, Some(_)) | (StoreKind::Sqlite, None) => {}
+        }
+    }
+
+    /// Whether a cluster has all that it needs.
+    fn check_bus(&self, wrong: &mut impl FnMut(&str, &str)) {
+        let (cluster, redis) = (&self.cluster, &self.cluster_redis);
+        if cluster.secret.is_some() && cluster.secret_file.is_some() {
+            wrong("cluster.secret_file", "expected none, since cluster.secret is set");
+        }
+        if cluster.secret.as_ref().is_some_and(|secret| secret.expose().len() < ClusterSecret::MIN_BYTES) {
+            wrong("cluster.secret", "expected at least 32 bytes, such as `openssl rand -hex 32` prints");
+        }
+        if redis.prefix.contains(['{', '}']) {
+            wrong("cluster.redis.prefix", "expected no braces");
+        }
+        match (cluster.bus, &redis.url) {
+            (BusKind::Local, None) => return,
+            (BusKind::Local, Some(_)) => {
+                wrong("cluster.bus", "expected \"redis\", since cluster.redis.url is set");
+                return;
+            }
+            (BusKind::Redis, None) => wrong(
+                "cluster.redis.url",
+                "expected the URL of a Redis, such as \"redis://user:password@host\", since cluster.bus is \"redis\"",
+            ),
+            (BusKind::Redis, Some(url))
+                if !["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme)) =>
+            {
+                wrong("cluster.redis.url", "expected a URL that starts with \"redis://\" or \"rediss://\"");
+            }
+            (BusKind::Redis, Some(_)) => {}
+        }
+        if self.store.kind == StoreKind::Sqlite {
+            wrong(
+                "store.kind",
+                "expected \"postgres\", since cluster.bus is \"redis\": nodes of a cluster share one store, and SQLite \
+                 is for one node",
+            );
+        }
+        if cluster.secret.is_none() && cluster.secret_file.is_none() {
+            wrong(
+                "cluster.secret",
+                "expected at least 32 bytes that all nodes know and nobody else, since cluster.bus is \"redis\"; set it, \
+                 or cluster.secret_file, to what `openssl rand -hex 32` prints",
+            );
         }
     }
 }

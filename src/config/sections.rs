@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Problem;
 use super::layers::{Layers, within};
-use super::value::{LogFormat, Setting};
+use super::value::{BusKind, LogFormat, Secret, Setting, StoreKind};
 
 /// Worker threads of a node at most: connections tell threads apart by a bit each.
 pub const MAX_WORKERS: usize = 128;
@@ -80,7 +80,7 @@ macro_rules! sections {
                 Self::default().in_force()
             }
 
-            /// Every setting with the value in force. There are no secrets among them: files are named, not shown.
+            /// Every setting with the value in force; secrets are hidden, and files named.
             pub fn in_force(&self) -> Vec<Field> {
                 let mut fields = Vec::new();
                 $(self.$member.fields(&mut fields);)*
@@ -128,9 +128,11 @@ sections! {
 
     /// What is kept, where, and for how long.
     "store" => store: StoreSettings {
+        /// `sqlite`: embedded, for one node; `postgres`: a database that many nodes share.
+        kind: StoreKind = StoreKind::Sqlite;
         /// The directory of the embedded store; made if it is not there.
         data_dir: PathBuf = PathBuf::from("data");
-        /// Connections that read beside the one that writes.
+        /// Connections of the embedded store that read beside the one that writes.
         readers: u32 = 4, in 1..=256;
         /// The most rows in one transaction.
         batch_rows: usize = 2000, in 1..=1_000_000;
@@ -146,6 +148,23 @@ sections! {
         ended_s: u64 = 2_592_000, in 0..=3_153_600_000;
         /// The most rows of one kind that one step of house-keeping removes.
         prune_rows: u64 = 1000, in 1..=1_000_000;
+    }
+
+    /// The shared store, where `store.kind` is `postgres`.
+    "store.postgres" => store_postgres: PostgresSettings {
+        /// The database: `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=ca.pem`. A
+        /// secret: it is never shown.
+        url: Option<Secret> = None;
+        /// Seconds to wait at the start for a database that is not there yet.
+        connect_within_s: u64 = 60, in 0..=86_400;
+        /// Connections for everything but commits, the node's lease and the probe.
+        connections: usize = 16, in 1..=1000;
+        /// Transactions that commit at the same time, each with a connection and a share of the sessions.
+        shards: usize = 4, in 1..=64;
+        /// Milliseconds that a call waits for a connection.
+        acquire_timeout_ms: u64 = 5000, in 100..=600_000;
+        /// Milliseconds that one statement may take.
+        statement_timeout_ms: u64 = 5000, in 100..=600_000;
     }
 
     /// What sessions do by time and by number.
@@ -247,7 +266,7 @@ sections! {
     /// Accounts and their tokens.
     "accounts" => accounts: AccountSettings {
         /// Seconds that a token lives.
-        token_lifetime_s: u64 = 2_592_000, in 60..=3_153_600_000;
+        token_lifetime_s: u64 = 2_592_000, in 1..=3_153_600_000;
         /// Live tokens of one user; the oldest go first.
         tokens_per_user: u32 = 100, in 1..=10_000;
         /// argon2id: memory in KiB.
@@ -258,6 +277,15 @@ sections! {
 
     /// The node among its peers.
     "cluster" => cluster: ClusterSettings {
+        /// `local`: there is one node; `redis`: nodes reach each other through Redis, and share a PostgreSQL.
+        bus: BusKind = BusKind::Local;
+        /// What all nodes know and nobody else, at least 32 bytes: what they tell each other is sealed with it. A
+        /// secret: it is never shown.
+        secret: Option<Secret> = None;
+        /// A file that has the secret instead.
+        secret_file: Option<PathBuf> = None;
+        /// Seconds to wait at the start for a bus that is not there yet.
+        connect_within_s: u64 = 60, in 1..=86_400;
         /// Seconds after which a node that does not renew its row counts as dead.
         lease_s: u64 = 15, in 2..=3600;
         /// Seconds between sweeps, which find what the bus has lost.
@@ -270,6 +298,23 @@ sections! {
         call_bytes: usize = 67_108_864, in 1_048_576..=17_179_869_184;
         /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
         roll_call_ms: u64 = 3000, in 100..=60_000;
+    }
+
+    /// The bus, where `cluster.bus` is `redis`.
+    "cluster.redis" => cluster_redis: RedisSettings {
+        /// The server, or one of a Redis Cluster: `redis://user:password@host:port`, or `rediss://` for TLS. A secret:
+        /// it is never shown.
+        url: Option<Secret> = None;
+        /// The certificate authority of `rediss://`, PEM; without one, those that browsers trust.
+        ca: Option<PathBuf> = None;
+        /// Whether it is a Redis Cluster: channels are then spread over its masters (sharded pub/sub).
+        sharded: bool = false;
+        /// Before the name of each channel, so that clusters can share a Redis.
+        prefix: String = "conclave:".to_owned();
+        /// Bytes that may wait for each server; beyond, messages are dropped, and whoever misses them reads the store.
+        waiting_bytes: usize = 33_554_432, in 65_536..=17_179_869_184;
+        /// Milliseconds that Redis may take to answer.
+        timeout_ms: u64 = 2000, in 50..=60_000;
     }
 
     /// Logs.

@@ -165,6 +165,66 @@ fn what_is_in_force_can_be_loaded_again() {
     assert_eq!(Config::load(&sources), Ok(Config::default()));
 }
 
+#[test]
+fn the_kind_of_store_and_its_place_fit_together() {
+    let store = |variables: &[(&str, &str)]| {
+        let environment: Vec<_> =
+            variables.iter().map(|(name, value)| (format!("CONCLAVE__STORE__{name}"), (*value).to_owned())).collect();
+        problems(&Sources { environment, ..Sources::default() })
+    };
+    let url = ("POSTGRES__URL", "postgres://me:pw@host/db");
+    let [(key, what)] = &store(&[("KIND", "postgres")])[..] else { panic!("not one problem") };
+    assert_eq!(key, "store.postgres.url");
+    assert!(what.contains("\"postgres://user:password@host/conclave\""), "{what}");
+    let [(key, what)] = &store(&[url])[..] else { panic!("not one problem") };
+    assert_eq!((key.as_str(), what.contains("pw")), ("store.kind", false));
+    let [(key, what)] = &store(&[("KIND", "postgres"), ("POSTGRES__URL", "host=x password=pw")])[..] else {
+        panic!("not one problem")
+    };
+    assert_eq!((key.as_str(), what.contains("pw")), ("store.postgres.url", false));
+    let [(key, _)] = &store(&[("KIND", "mysql")])[..] else { panic!("not one problem") };
+    assert_eq!(key, "store.kind");
+}
+
+#[test]
+fn a_cluster_has_a_bus_a_shared_store_and_a_secret() {
+    let with = |variables: &[(&str, &str)]| {
+        let of = |(name, value): &(&str, &str)| (format!("CONCLAVE__{name}"), (*value).to_owned());
+        problems(&Sources { environment: variables.iter().map(of).collect(), ..Sources::default() })
+    };
+    let keys = |problems: &[(String, String)]| problems.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let (redis, url) = (("CLUSTER__BUS", "redis"), ("CLUSTER__REDIS__URL", "rediss://me:pw@host"));
+    let postgres = [("STORE__KIND", "postgres"), ("STORE__POSTGRES__URL", "postgres://host/db")];
+    let secret = ("CLUSTER__SECRET", "thirty-two bytes that nobody has");
+
+    let problems = with(&[redis]);
+    assert_eq!(keys(&problems), ["cluster.redis.url", "store.kind", "cluster.secret"]);
+    assert!(problems[1].1.starts_with("expected \"postgres\", since cluster.bus is \"redis\""));
+    assert!(problems[2].1.contains("set it, or cluster.secret_file, to what `openssl rand -hex 32` prints"));
+    assert_eq!(keys(&with(&[redis, url, secret])), ["store.kind"]);
+    assert_eq!(keys(&with(&[redis, url, postgres[0], postgres[1]])), ["cluster.secret"]);
+    assert_eq!(keys(&with(&[url])), ["cluster.bus"]);
+    let all = |last: (&'static str, &'static str)| with(&[redis, url, postgres[0], postgres[1], secret, last]);
+    assert_eq!(keys(&all(("CLUSTER__SECRET_FILE", "secret"))), ["cluster.secret_file"]);
+    assert_eq!(keys(&all(("CLUSTER__REDIS__PREFIX", "{a}"))), ["cluster.redis.prefix"]);
+    assert_eq!(keys(&all(("CLUSTER__REDIS__SHARDED", "yes"))), ["cluster.redis.sharded"]);
+    assert_eq!(keys(&with(&[("CLUSTER__SECRET", "too short")])), ["cluster.secret"]);
+    let wrong_url = with(&[redis, ("CLUSTER__REDIS__URL", "me:pw@host"), postgres[0], postgres[1], secret]);
+    assert_eq!(keys(&wrong_url), ["cluster.redis.url"]);
+    assert!(!wrong_url[0].1.contains("pw"));
+    let sound = [redis, url, postgres[0], postgres[1], secret, ("CLUSTER__REDIS__SHARDED", "true")];
+    let config = Config::load(&environment(
+        &sound
+            .map(|(name, value)| (format!("CONCLAVE__{name}"), value))
+            .each_ref()
+            .map(|(name, value)| (name.as_str(), *value)),
+    ))
+    .unwrap();
+    assert!(config.cluster_redis.sharded);
+    assert!(!format!("{config:?}").contains("pw") && !format!("{config:?}").contains("thirty-two"));
+    assert!(config.in_force().iter().all(|field| !field.value.contains("pw") && !field.value.contains("thirty")));
+}
+
 /// The table of `docs/CONFIG.md`, made from the structs.
 fn reference() -> String {
     let fields = Config::fields();

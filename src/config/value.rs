@@ -1,5 +1,6 @@
 //! Types that a setting can have: how each is read from text and from TOML, and how it is shown.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,60 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object per line.
     Json,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In the data directory of one node.
+    Sqlite,
+    /// In a database that many nodes share.
+    Postgres,
+}
+
+/// What carries messages between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusKind {
+    /// Nothing: there is one node.
+    Local,
+    /// Redis.
+    Redis,
+}
+
+/// A setting that is used and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What [`Setting::show`] gives in place of any secret.
+    pub const HIDDEN: &'static str = "<a secret>";
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::HIDDEN)
+    }
+}
+
+impl Setting for Secret {
+    const EXPECTED: &'static str = String::EXPECTED;
+
+    fn from_text(text: &str) -> Option<Self> {
+        String::from_text(text).map(Self)
+    }
+
+    fn from_file(value: &ValueKind) -> Option<Self> {
+        String::from_file(value).map(Self)
+    }
+
+    fn show(&self) -> String {
+        Self::HIDDEN.to_owned()
+    }
 }
 
 /// A type that a setting can have.
@@ -64,6 +119,22 @@ macro_rules! numbers {
 
 numbers!(u32, u64, usize);
 
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_file(value: &ValueKind) -> Option<Self> {
+        if let ValueKind::Boolean(value) = value { Some(*value) } else { None }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// What is a string in the file, and is parsed from it.
 macro_rules! strings {
     ($($kind:ty, $expected:literal, $parse:expr, $show:expr;)*) => {$(
@@ -94,6 +165,26 @@ strings! {
     SocketAddr, "an address and a port, such as \"127.0.0.1:8080\"", |text| text.parse().ok(), ToString::to_string;
     IpNet, "a network such as \"10.0.0.0/8\", or an address",
         |text| text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(Self::from)), ToString::to_string;
+    StoreKind, "\"sqlite\" or \"postgres\"",
+        |text| match text {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" => Some(Self::Postgres),
+            _ => None,
+        },
+        |kind| match kind {
+            Self::Sqlite => "sqlite".to_owned(),
+            Self::Postgres => "postgres".to_owned(),
+        };
+    BusKind, "\"local\" or \"redis\"",
+        |text| match text {
+            "local" => Some(Self::Local),
+            "redis" => Some(Self::Redis),
+            _ => None,
+        },
+        |kind| match kind {
+            Self::Local => "local".to_owned(),
+            Self::Redis => "redis".to_owned(),
+        };
     LogFormat, "\"pretty\" or \"json\"",
         |text| match text {
             "pretty" => Some(Self::Pretty),

@@ -37,7 +37,8 @@ const UNREADABLE: u32 = 20;
 ///
 /// # Errors
 /// `invalid_argument` where only other sub-protocols are offered, `unauthenticated` for a bearer token that is no good,
-/// `rate_limited` for too many connections from one address, `overloaded` where the node cannot have more threads.
+/// `rate_limited` for too many connections from one address, `overloaded` where the node cannot have more threads,
+/// `unavailable` where it is stopping.
 /// A request that is no WebSocket handshake is answered as the handshake's own rules ask.
 pub async fn upgrade(
     request: &HttpRequest,
@@ -65,6 +66,10 @@ pub async fn upgrade(
     };
     let hub = Hub::here(connections)
         .ok_or_else(|| Refusal::new(ErrorCode::Overloaded, "the node has more threads than it can tell apart"))?;
+    // Nothing is waited for between this and the hub's books: whoever passes is there when all are sent away.
+    if connections.is_shut() {
+        return Err(Refusal::new(ErrorCode::Unavailable, "the node is stopping, try again"));
+    }
     let link = Rc::new(Link::new(LinkParts {
         key: hub.next_key(),
         socket: Socket::of(request),
@@ -213,7 +218,11 @@ impl ConnectionActor {
                         self.unreadable = 0;
                         let greets = matches!(unreadable.request, Some("authenticate" | "ping"));
                         let early = self.link.stage.get() == Stage::Unknown && !greets;
-                        let refusal = if early { unauthenticated() } else { unreadable.refusal };
+                        let refusal = if early {
+                            unauthenticated()
+                        } else {
+                            dispatch::not_too_many(&self.hub, &self.link).err().unwrap_or(unreadable.refusal)
+                        };
                         self.link.answer(id, "error", &Err(refusal));
                     }
                     None => {

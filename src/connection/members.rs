@@ -98,6 +98,9 @@ async fn enter(
     if !link.is_open() {
         return Err(Refusal::new(ErrorCode::Unavailable, "the connection is ending"));
     }
+    if node.subscriptions.is_shut() {
+        return Err(Refusal::new(ErrorCode::Unavailable, "the node serves nobody now, try another one"));
+    }
     let left = owner.expires_at.millis_since(node.now()).max(0);
     let expires = Instant::now() + Duration::from_millis(left.unsigned_abs()).min(Duration::from_secs(86_400 * 365));
     if let Some(known) = link.identity.get() {

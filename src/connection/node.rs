@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{ConnectionSettings, LimitSettings};
@@ -79,6 +80,7 @@ pub struct Connections {
     pub(super) token_hash: fn(&str) -> Option<TokenHash>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     started: Instant,
+    shut: AtomicBool,
 }
 
 impl Connections {
@@ -98,9 +100,27 @@ impl Connections {
             token_hash: parts.token_hash,
             clock: parts.clock,
             started: Instant::now(),
+            shut: AtomicBool::new(false),
         });
         node.acks.flush_every(Duration::from_millis(node.settings.ack_flush_ms), Arc::downgrade(&node));
         node
+    }
+
+    /// From now on no connection is taken: newcomers are told to try elsewhere.
+    pub fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
+    }
+
+    /// Whether no connection is taken any more.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    /// Resolves when no connection is left. Only at the end, so that a look now and then is good enough.
+    pub async fn gone(&self) {
+        while self.metrics.connections.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends all connections with `code`, and asks them to spread their coming back over `spread_ms`.

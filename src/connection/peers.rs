@@ -4,7 +4,7 @@
 //! and the sweep finds the rest.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
@@ -33,7 +33,7 @@ pub(super) struct Lanes {
     /// What this node tells others.
     outgoing: mpsc::Sender<(NodeId, Bytes)>,
     /// Whom calls go to; once it is there.
-    peers: std::sync::OnceLock<Arc<dyn Peers>>,
+    peers: OnceLock<Weak<dyn Peers>>,
 }
 
 /// Channels on which something may have been lost. At most one note for each channel that is listened to.
@@ -49,7 +49,7 @@ impl Subscriptions {
         let (publications, from_publications) = mpsc::channel(LANE);
         let (calls, from_calls) = mpsc::channel(LANE);
         let (outgoing, from_outgoing) = mpsc::channel(LANE);
-        let lanes = Lanes { publications, calls, outgoing, peers: std::sync::OnceLock::new() };
+        let lanes = Lanes { publications, calls, outgoing, peers: OnceLock::new() };
         if self.0.bus.set(Arc::clone(&bus)).is_ok() && self.0.lanes.set(lanes).is_ok() {
             tokio::spawn(hand_publications(self.clone(), from_publications));
             tokio::spawn(hand_calls(self.clone(), from_calls));
@@ -61,7 +61,7 @@ impl Subscriptions {
     ///
     /// # Errors
     /// If the bus is not there; it goes on trying by itself.
-    pub async fn meet(&self, peers: Arc<dyn Peers>) -> Result<(), BusError> {
+    pub async fn meet(&self, peers: Weak<dyn Peers>) -> Result<(), BusError> {
         let (Some(lanes), Some(bus)) = (self.0.lanes.get(), self.0.bus.get()) else { return Ok(()) };
         // The first ones stay.
         let _ = lanes.peers.set(peers);
@@ -99,9 +99,13 @@ impl Subscriptions {
 
     /// What this node has to tell itself.
     pub(super) fn receive_own(&self, message: NodeMessage) {
-        if let Some(peers) = self.0.lanes.get().and_then(|lanes| lanes.peers.get()) {
+        if let Some(peers) = self.peers() {
             peers.receive(self.0.node, message);
         }
+    }
+
+    fn peers(&self) -> Option<Arc<dyn Peers>> {
+        self.0.lanes.get()?.peers.get()?.upgrade()
     }
 
     /// Answers a session that asks who of these is connected.
@@ -117,11 +121,25 @@ impl Subscriptions {
         match channel {
             Channel::Session(id) => {
                 let publication = Publication::decode(payload).ok().filter(|one| one.session_id == id)?;
-                for row in &publication.rows {
-                    if let Row::RollCall { owner, names } = row {
+                match publication.rows.first() {
+                    Some(Row::RollCall { owner, names }) => {
                         self.answer_roll_call(id, *owner, names);
                         return None;
                     }
+                    Some(Row::Released(node)) => {
+                        if let Some(peers) = self.peers() {
+                            peers.released(id, *node);
+                        }
+                        return None;
+                    }
+                    Some(
+                        Row::Notice { .. }
+                        | Row::Withdrawn { .. }
+                        | Row::Event { .. }
+                        | Row::Typing { .. }
+                        | Row::Head(_),
+                    )
+                    | None => {}
                 }
                 Some(Parcel { publication: Some(publication), ..Parcel::default() })
             }
@@ -154,8 +172,8 @@ async fn hand_calls(subscriptions: Subscriptions, mut incoming: mpsc::Receiver<B
     });
     while let Some(payload) = incoming.recv().await {
         let Ok((from, messages)) = NodeMessage::unbundle(payload) else { continue };
-        let Some(peers) = subscriptions.0.lanes.get().and_then(|lanes| lanes.peers.get()) else { continue };
-        for parcel in messages.into_iter().flat_map(|message| peers.receive(from, message)) {
+        let Some(peers) = subscriptions.peers() else { continue };
+        for parcel in messages.into_iter().flat_map(|message| Arc::clone(&peers).receive(from, message)) {
             // An answer that was taken in has to be given: no more of them than requests in flight.
             if parcels.send(parcel).await.is_err() {
                 return;

@@ -4,7 +4,7 @@
 //! Invariant: a channel is listened to on the bus before anybody relies on it. It looks at no version: each hub does,
 //! for the sessions that it has an audience of.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::cluster::{Bus, BusError, Channel};
@@ -34,6 +34,8 @@ pub(super) struct Inner {
     pub(super) bus: OnceLock<Arc<dyn Bus>>,
     pub(super) lanes: OnceLock<Lanes>,
     pub(super) missed: Missed,
+    /// Whether newcomers are sent elsewhere.
+    shut: AtomicBool,
     orders: Vec<tokio::sync::Mutex<()>>,
     serial: AtomicU64,
 }
@@ -57,6 +59,7 @@ impl Subscriptions {
             bus: OnceLock::new(),
             lanes: OnceLock::new(),
             missed: Missed::default(),
+            shut: AtomicBool::new(false),
             orders: (0..ORDERS).map(|_| tokio::sync::Mutex::new(())).collect(),
             serial: AtomicU64::new(1),
         }))
@@ -108,6 +111,16 @@ impl Subscriptions {
         hubs.iter().flatten().for_each(|hub| hub.close_all(order));
     }
 
+    /// Whether the node sends newcomers elsewhere: it cannot serve them as its peers do.
+    pub fn set_shut(&self, shut: bool) {
+        self.0.shut.store(shut, Ordering::Relaxed);
+    }
+
+    /// Whether newcomers are sent elsewhere.
+    pub(super) fn is_shut(&self) -> bool {
+        self.0.shut.load(Ordering::Relaxed)
+    }
+
     // Listening.
 
     /// A hub has an audience of the session; whether the bus has confirmed its channel before.
@@ -130,12 +143,24 @@ impl Subscriptions {
         let channel = Channel::Session(session_id);
         let _order = self.order(channel).lock().await;
         if let (false, Some(bus)) = (confirmed(), self.0.bus.get()) {
-            bus.subscribe(channel).await?;
+            self.subscribe(bus, channel).await?;
         }
         if let Some(listeners) = self.0.sessions.of(&session_id).get_mut(&session_id) {
             listeners.confirmed = true;
         }
         Ok(())
+    }
+
+    /// Listens. Where no node has the bus, the sweep is what delivers; the bus goes on trying, and says when it listens.
+    async fn subscribe(&self, bus: &Arc<dyn Bus>, channel: Channel) -> Result<(), BusError> {
+        match bus.subscribe(channel).await {
+            Err(error) if self.0.shut.load(Ordering::Relaxed) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, %channel, "not listened to yet");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// A hub's audience of the session is gone.
@@ -161,7 +186,7 @@ impl Subscriptions {
         let channel = Channel::User(user_id);
         let _order = self.order(channel).lock().await;
         if let (true, Some(bus)) = (self.0.people.is_unconfirmed(user_id), self.0.bus.get()) {
-            bus.subscribe(channel).await?;
+            self.subscribe(bus, channel).await?;
         }
         self.0.people.confirm(user_id);
         Ok(())

@@ -3,8 +3,9 @@
 //! Readiness is what the probes of the last seconds found, and not an opinion: when they stop being made, the node is
 //! not ready either.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, ResponseError, web};
@@ -19,6 +20,29 @@ const MISSES: u32 = 3;
 /// How long the last probe's word counts: a prober that died must not leave a green light behind.
 const STALE: Duration = Duration::from_secs(15);
 
+/// What a node needs to deliver and to commit, by the names that operators are told.
+const PARTS: [&str; 3] = ["bus", "store", "lease"];
+
+/// What one round of probes found in reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// A message came through the bus.
+    pub bus: bool,
+    /// The store took a write.
+    pub store: bool,
+    /// The node counts as alive.
+    pub lease: bool,
+}
+
+impl Found {
+    /// Everything is there.
+    pub const ALL: Self = Self { bus: true, store: true, lease: true };
+
+    fn missing(self) -> u8 {
+        u8::from(!self.bus) | u8::from(!self.store) << 1 | u8::from(!self.lease) << 2
+    }
+}
+
 /// What the probes found.
 #[derive(Debug)]
 pub struct Readiness {
@@ -26,6 +50,10 @@ pub struct Readiness {
     /// Milliseconds after `began` of the last probe; 0: none yet.
     probed_at: AtomicU64,
     misses: AtomicU32,
+    /// What the last probe did not find, a bit for each of [`PARTS`].
+    missing: AtomicU8,
+    /// Whether the node has sent its clients away for now.
+    aside: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -35,6 +63,8 @@ impl Default for Readiness {
             began: Instant::now(),
             probed_at: AtomicU64::new(0),
             misses: AtomicU32::new(MISSES),
+            missing: AtomicU8::new(0),
+            aside: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -42,15 +72,21 @@ impl Default for Readiness {
 
 impl Readiness {
     /// A probe came back.
-    pub fn probed(&self, good: bool) {
+    pub fn probed(&self, found: Found) {
+        self.missing.store(found.missing(), Ordering::Relaxed);
         self.probed_at.store(self.millis(Instant::now()).max(1), Ordering::Relaxed);
-        if good {
+        if found == Found::ALL {
             self.misses.store(0, Ordering::Relaxed);
         } else {
             // Only the prober writes, so nothing is lost between reading and writing.
             let misses = self.misses.load(Ordering::Relaxed).saturating_add(1);
             self.misses.store(misses, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the node takes no clients for now, because it drains or is cut off.
+    pub fn set_aside(&self, aside: bool) {
+        self.aside.store(aside, Ordering::Relaxed);
     }
 
     /// From now on the node is not ready, whatever the probes say.
@@ -64,16 +100,21 @@ impl Readiness {
     }
 
     /// Why the node takes no work.
-    fn reason_at(&self, now: Instant) -> Option<&'static str> {
+    fn reason_at(&self, now: Instant) -> Option<Cow<'static, str>> {
         let probed_at = self.probed_at.load(Ordering::Relaxed);
         if self.stopping.load(Ordering::Relaxed) {
-            Some("the node is stopping")
+            Some("the node is stopping".into())
         } else if probed_at == 0 {
-            Some("the node is starting")
+            Some("the node is starting".into())
         } else if self.millis(now).saturating_sub(probed_at) > STALE.as_millis() as u64 {
-            Some("the probes have stopped")
+            Some("the probes have stopped".into())
         } else if self.misses.load(Ordering::Relaxed) >= MISSES {
-            Some("the node does not deliver or does not commit")
+            let missing = self.missing.load(Ordering::Relaxed);
+            let names: Vec<&str> =
+                PARTS.into_iter().enumerate().filter(|(n, _)| missing & (1 << n) != 0).map(|(_, name)| name).collect();
+            Some(format!("the node does not deliver or does not commit: missing {}", names.join(", ")).into())
+        } else if self.aside.load(Ordering::Relaxed) {
+            Some("the node has sent its clients to others".into())
         } else {
             None
         }
@@ -104,36 +145,53 @@ pub(super) async fn metrics(metrics: web::Data<Arc<Metrics>>, readiness: web::Da
 mod tests {
     use super::*;
 
+    const BAD: Found = Found { bus: false, store: true, lease: false };
+
+    fn reason(readiness: &Readiness, now: Instant) -> String {
+        readiness.reason_at(now).expect("not ready").into_owned()
+    }
+
     #[test]
     fn a_node_is_ready_from_its_first_good_probe_to_its_third_bad_one_in_a_row() {
         let readiness = Readiness::default();
-        assert_eq!(readiness.reason_at(Instant::now()), Some("the node is starting"));
-        readiness.probed(false);
+        assert_eq!(reason(&readiness, Instant::now()), "the node is starting");
+        readiness.probed(BAD);
         assert!(!readiness.is_ready());
-        for good in [true, false, false, true, false, false] {
-            readiness.probed(good);
+        for found in [Found::ALL, BAD, BAD, Found::ALL, BAD, BAD] {
+            readiness.probed(found);
             assert!(readiness.is_ready());
         }
-        readiness.probed(false);
-        assert_eq!(readiness.reason_at(Instant::now()), Some("the node does not deliver or does not commit"));
-        readiness.probed(true);
+        readiness.probed(BAD);
+        let expected = "the node does not deliver or does not commit: missing bus, lease";
+        assert_eq!(reason(&readiness, Instant::now()), expected);
+        readiness.probed(Found::ALL);
         assert!(readiness.is_ready());
     }
 
     #[test]
     fn a_prober_that_died_is_not_a_good_sign() {
         let readiness = Readiness::default();
-        readiness.probed(true);
+        readiness.probed(Found::ALL);
         assert_eq!(readiness.reason_at(Instant::now() + Duration::from_secs(14)), None);
-        assert_eq!(readiness.reason_at(Instant::now() + Duration::from_secs(16)), Some("the probes have stopped"));
+        assert_eq!(reason(&readiness, Instant::now() + Duration::from_secs(16)), "the probes have stopped");
+    }
+
+    #[test]
+    fn a_node_that_has_sent_its_clients_away_is_not_ready_until_it_takes_them_again() {
+        let readiness = Readiness::default();
+        readiness.probed(Found::ALL);
+        readiness.set_aside(true);
+        assert_eq!(reason(&readiness, Instant::now()), "the node has sent its clients to others");
+        readiness.set_aside(false);
+        assert!(readiness.is_ready());
     }
 
     #[test]
     fn a_node_that_stops_is_not_ready() {
         let readiness = Readiness::default();
-        readiness.probed(true);
+        readiness.probed(Found::ALL);
         readiness.stop();
-        readiness.probed(true);
-        assert_eq!(readiness.reason_at(Instant::now()), Some("the node is stopping"));
+        readiness.probed(Found::ALL);
+        assert_eq!(reason(&readiness, Instant::now()), "the node is stopping");
     }
 }

@@ -20,7 +20,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 use actix_web::{HttpRequest, Resource, Route, web};
 
-pub use health::Readiness;
+pub use health::{Found, Readiness};
 
 use client_address::TrustedProxies;
 use origin::AllowedOrigins;

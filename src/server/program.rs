@@ -5,15 +5,14 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Server, StartError, open_store, tls};
+use super::{Server, StartError, bus, store, tls};
 use crate::admin::{self, AdminError};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 
 impl Server {
     /// What a person who has just started a node wants to know. The first line is for programs too.
     pub fn greeting(&self) -> String {
         let url = self.url();
-        let data_dir = std::path::absolute(self.data_dir()).unwrap_or_else(|_| self.data_dir().to_owned());
         let operations = self.operations_addr().map_or_else(
             || format!("health and metrics are at {url}/readyz and {url}/metrics"),
             |address| format!("health and metrics are at http://{address}/readyz and http://{address}/metrics"),
@@ -24,7 +23,7 @@ impl Server {
              {operations}\n\
              to try it, open a chat: cargo run --bin conclave-chat -- --server {url} --name ann\n\
              to stop it, press ctrl-c: nothing that was acknowledged is lost",
-            data_dir.display(),
+            self.place(),
         )
     }
 }
@@ -49,6 +48,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// If the files that it names cannot be used.
 pub fn check_config(config: &Config) -> Result<String, StartError> {
     tls::load(&config.http_tls)?;
+    bus::options(config)?;
     let defaults = Config::fields();
     let mut report = String::from("# the configuration is sound; marked settings differ from their defaults\n");
     let fields = config.in_force();
@@ -60,6 +60,7 @@ pub fn check_config(config: &Config) -> Result<String, StartError> {
                 if field.value == default.value { String::new() } else { format!("  # default: {}", default.value) };
             let _ = match field.value.as_str() {
                 "none" => writeln!(report, "# {name} is not set{mark}"),
+                Secret::HIDDEN => writeln!(report, "# {name} is set, and a secret"),
                 value => writeln!(report, "{name} = {value}{mark}"),
             };
         }
@@ -83,7 +84,7 @@ pub enum AdministerError {
 /// # Errors
 /// If the store cannot be opened, or the command not be done.
 pub async fn administer(config: &Config, arguments: &admin::Arguments) -> Result<String, AdministerError> {
-    let store = open_store(config).await?;
+    let store = store::open_store(config).await?;
     let report = admin::run(&*store, &arguments.command).await;
     store.close().await;
     let report = report?;
@@ -110,6 +111,18 @@ mod tests {
         file.write_all(report.as_bytes()).unwrap();
         let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
         assert_eq!(Config::load(&sources), Ok(config));
+    }
+
+    #[test]
+    fn a_secret_is_nowhere_in_what_is_printed() {
+        let variables = [("STORE__KIND", "postgres"), ("STORE__POSTGRES__URL", "postgres://me:hunter2@host/db")];
+        let environment = variables.map(|(name, value)| (format!("CONCLAVE__{name}"), value.to_owned())).into();
+        let config = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
+        assert_eq!(config.store_postgres.url.as_ref().unwrap().expose(), "postgres://me:hunter2@host/db");
+        let report = check_config(&config).unwrap();
+        assert!(report.contains("kind = \"postgres\"  # default: \"sqlite\"\n"), "{report}");
+        assert!(report.contains("# url is set, and a secret\n"), "{report}");
+        assert!(!format!("{report} {config:?} {:?}", config.in_force()).contains("hunter2"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! What a node does by itself: it renews its lease, probes itself, and sweeps.
+//! What a node does by itself: it renews its lease, looks whether it serves ([`super::service`]), follows who else is
+//! alive, and sweeps.
 //!
-//! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store. Each duty runs in a task
+//! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store, and at once where the
+//! bus knows that something may be missing. Each duty runs in a task
 //! of its own, so that a slow one delays no other; all end with the [`Upkeep`].
 
 use std::collections::HashMap;
@@ -8,18 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::cluster::{Bus, Lease, UserSignal};
-use crate::connection::Subscriptions;
+use super::bus::NodeBus;
+use crate::cluster::{Lease, UserSignal};
+use crate::connection::{Connections, Recovery, Subscriptions};
 use crate::http::Readiness;
 use crate::protocol::{InboxId, UserId};
 use crate::session::{Clock, Sessions};
 use crate::store::{Retention, Store, StoreResult};
 use crate::telemetry::Metrics;
 
-/// How often the node looks whether it delivers and commits, and how long that may take.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+use super::service::{self, BusIsGone};
+
+/// How often the node looks which versions of the wire the others read.
+const PEERS_EVERY: Duration = Duration::from_secs(5);
 
 /// Rows that one question of the sweep asks for.
 const PAGE: u64 = 1000;
@@ -31,15 +36,24 @@ const STEPS: usize = 100;
 #[derive(Clone)]
 pub(super) struct UpkeepParts {
     pub(super) store: Arc<dyn Store>,
-    pub(super) bus: Arc<dyn Bus>,
+    pub(super) bus: NodeBus,
     pub(super) lease: Arc<Lease>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sessions: Sessions,
     pub(super) subscriptions: Subscriptions,
+    pub(super) connections: Arc<Connections>,
+    pub(super) recovery: Recovery,
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) retention: Retention,
     pub(super) sweep_every: Duration,
+    /// Between two sweeps while nobody has the bus.
+    pub(super) hurried_sweep_every: Duration,
+    pub(super) bus_is_gone: BusIsGone,
+    /// Over which clients that are sent away are asked to spread their coming back.
+    pub(super) reconnect_spread_ms: u64,
+    /// Whether the store is this node's own: there are no others.
+    pub(super) is_alone: bool,
 }
 
 /// The duties, as long as it lives.
@@ -53,8 +67,11 @@ impl Upkeep {
     pub(super) fn start(parts: UpkeepParts) -> Self {
         let lease = Arc::clone(&parts.lease);
         let keeping = tokio::spawn(async move { lease.keep().await });
-        let probing = tokio::spawn(probe(parts.clone()));
-        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, probing] }
+        let watching = tokio::spawn(service::watch(parts.clone()));
+        let recovery = parts.recovery.clone();
+        let following = tokio::spawn(async move { recovery.follow().await });
+        let peers = tokio::spawn(follow_peers(parts.clone()));
+        Self { sweep: tokio::spawn(sweep(parts)), others: vec![keeping, watching, following, peers] }
     }
 
     /// Stops sweeping: sessions should go now, and none be woken.
@@ -70,43 +87,43 @@ impl Drop for Upkeep {
     }
 }
 
-async fn probe(parts: UpkeepParts) {
-    let mut ticks = interval(PROBE_EVERY);
+/// Looks who is alive, and speaks on the bus so that all of them understand it.
+async fn follow_peers(parts: UpkeepParts) {
+    let mut ticks = interval(PEERS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let (store, bus) = tokio::join!(
-            timeout(PROBE_EVERY, parts.store.probe()), //
-            timeout(PROBE_EVERY, parts.bus.probe()),
-        );
-        let (store, bus, lease) = (matches!(store, Ok(Ok(()))), matches!(bus, Ok(Ok(()))), parts.lease.is_held());
-        for (what, good) in [("store", store), ("bus", bus), ("lease", lease)] {
-            if !good {
-                parts.metrics.probe_failures.with_label_values(&[what]).inc();
-            }
-        }
-        let was_ready = parts.readiness.is_ready();
-        parts.readiness.probed(store && bus && lease);
-        match (was_ready, parts.readiness.is_ready()) {
-            (false, true) => tracing::info!("the node is ready"),
-            (true, false) => tracing::warn!(store, bus, lease, "the node is no longer ready"),
-            (true, true) | (false, false) => {}
+        if let Ok(nodes) = parts.store.nodes().await {
+            let versions: Vec<_> = nodes.into_iter().map(|node| node.report.wire).collect();
+            parts.bus.set_peers(&versions);
         }
     }
 }
 
 async fn sweep(parts: UpkeepParts) {
-    let mut ticks = interval(parts.sweep_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
         if let Err(error) = sweep_once(&parts).await {
             tracing::warn!(%error, "a sweep was not finished; the next one goes on");
+        }
+        wait(&parts).await;
+    }
+}
+
+/// Until the next sweep is due; it is hurried if the bus goes away meanwhile.
+async fn wait(parts: &UpkeepParts) {
+    let step = parts.hurried_sweep_every.min(parts.sweep_every);
+    let mut waited = Duration::ZERO;
+    loop {
+        sleep(step).await;
+        waited += step;
+        if waited >= parts.sweep_every || parts.bus_is_gone.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
         }
     }
 }
 
 async fn sweep_once(parts: &UpkeepParts) -> StoreResult<()> {
+    parts.recovery.everything().await?;
     for session_id in parts.store.sessions_with_tasks(PAGE).await? {
         parts.sessions.wake(session_id);
     }

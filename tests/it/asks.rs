@@ -61,6 +61,24 @@ async fn a_holder_with_many_connections_is_asked_on_one() {
 }
 
 #[tokio::test]
+async fn who_rotated_on_a_connection_that_is_gone_is_asked_on_the_one_that_they_have() {
+    let node = Node::shared().await;
+    let alice = node.user("alice").await;
+    let mut one = alice.connect().await;
+    let sid = encrypted(&mut one, &mut []).await;
+    one.ok("e2eeize_session", of(&sid)).await;
+    one.ok("send_room_keys", keys_for(&sid, &[], 2)).await;
+    one.expect("RoomKeyRotated").await;
+    one.close().await;
+    // Nobody lacks a key, so the session has no reason to hear of this connection.
+    let mut two = alice.connect().await;
+    let mut b = node.client("bob").await;
+    admit(&mut two, &mut b, &sid).await;
+    let ask = two.expect("SendRoomKeyNotification").await;
+    assert_eq!((&ask["user_id"], &ask["key_epoch"]), (&json!(b.user_id), &json!(2)));
+}
+
+#[tokio::test]
 async fn at_most_256_asks_of_a_session_are_open_at_once() {
     const MEMBERS: usize = 260;
     let node = Node::shared().await;

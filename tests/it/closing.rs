@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::ws::{self, Ws};
 use crate::support::*;
@@ -18,6 +19,19 @@ async fn who_does_not_authenticate_in_time_is_closed_with_4002() {
     assert_eq!(late.closed().await, 4002);
     assert_eq!(pinging.closed().await, 4002, "a ping is no authentication");
     known.ok("ping", json!({})).await;
+}
+
+#[tokio::test]
+async fn a_token_dies_with_its_time_everywhere() {
+    let node = Node::start(&[("accounts.token_lifetime_s", "3")]).await;
+    let user = node.user("mortal").await;
+    let path = format!("/v1/users/{}", user.id);
+    let mut client = user.connect().await;
+    user.call("GET", &path, None).await.expect(200);
+    assert_eq!(client.closed().await, 4001);
+    user.call("GET", &path, None).await.refused(401, "unauthenticated");
+    let mut late = user.unauthenticated().await;
+    late.refused("authenticate", json!({"token": user.token}), "unauthenticated").await;
 }
 
 #[tokio::test]
@@ -87,6 +101,42 @@ async fn sigterm_closes_with_1012_after_a_hint_and_ends_with_0() {
     }
     assert!(hints.iter().all(|hint| *hint <= 60_000), "{hints:?}");
     assert!(node.terminated().await.success());
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_so_and_lets_nobody_in_while_a_client_keeps_silent() {
+    let mut node = Node::start(&[]).await;
+    let mut silent = open(&node).await;
+    within("readiness", async { while status(&node, "/readyz").await != Some(200) {} }).await;
+    node.terminate();
+    assert_eq!(within("the hint", silent.next()).await.map(|frame| frame.opcode), Some(ws::TEXT));
+    assert_eq!(close_code(&mut silent).await, 1012);
+    // It never answers: until the node gives it up, everybody else hears where things stand.
+    let mut readiness = Vec::new();
+    let mut upgrades = Vec::new();
+    while let Some(ready) = status(&node, "/readyz").await {
+        readiness.push(ready);
+        upgrades.extend(status(&node, "/v1/ws").await);
+    }
+    assert!(!readiness.is_empty() && readiness.iter().all(|status| *status == 503), "{readiness:?}");
+    assert!(!upgrades.is_empty() && upgrades.iter().all(|status| *status == 503), "{upgrades:?}");
+    assert!(node.terminated().await.success());
+}
+
+/// The status of an answer; none where the door is shut.
+async fn status(node: &Node, path: &str) -> Option<u16> {
+    let exchange = async {
+        let mut stream = tokio::net::TcpStream::connect(node.address).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.ok()?;
+        std::str::from_utf8(&start[9..]).ok()?.parse().ok()
+    };
+    within("an answer or none", exchange).await
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ async fn a_rotation_under_way_goes_on_after_a_kill() {
 
 #[tokio::test]
 async fn a_recalled_text_is_gone_from_the_files() {
-    let node = Node::start(&[]).await;
+    let node = Node::start(&[("store.kind", "sqlite")]).await;
     let mut a = node.client("alice").await;
     let sid = plain(&mut a, &mut []).await;
     let secret = format!("{}zQxJk7", "a slip of the tongue ".repeat(20));
@@ -185,7 +185,7 @@ fn holds(folder: &Path, bytes: &[u8]) -> bool {
 
 #[tokio::test]
 async fn passwords_and_tokens_are_in_no_file_as_they_are() {
-    let node = Node::start(&[]).await;
+    let node = Node::start(&[("store.kind", "sqlite")]).await;
     let user = node.user("alice").await;
     let mut a = user.connect().await;
     a.ok("ping", json!({})).await;
@@ -196,7 +196,7 @@ async fn passwords_and_tokens_are_in_no_file_as_they_are() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_does_not_start() {
-    let node = Node::start(&[]).await;
+    let node = Node::start(&[("store.kind", "sqlite")]).await;
     let data = node.data();
     let status = tokio::task::spawn_blocking(move || {
         std::process::Command::new(env!("CARGO_BIN_EXE_conclave"))

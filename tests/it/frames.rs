@@ -37,6 +37,55 @@ async fn a_frame_may_have_unknown_fields_and_a_body_null_or_left_out() {
 }
 
 #[tokio::test]
+async fn a_null_counts_as_left_out_wherever_a_field_may_be() {
+    let node = Node::shared().await;
+    let alice = node.user("alice").await;
+    let [mut b, mut c, _] = node.three().await;
+    let mut a = alice.authenticated().await;
+    a.ok("resume", json!({"cursors": null})).await;
+    let nothing = json!({
+        "e2ee_on": false, "name": null, "members": null, "room_key": null, "key_check": null, "leave_message": null,
+        "client_session_id": null,
+    });
+    a.ok("new_session", nothing).await;
+    let sid = encrypted(&mut a, &mut [&mut b]).await;
+    let rows = [
+        (
+            "send_msg",
+            json!({"markdown_text": "x", "is_encrypted": true, "key_epoch": null, "client_msg_id": null, "content_type": null}),
+        ),
+        (
+            "send_room_key",
+            json!({"user_id": a.user_id, "room_key": "a2V5", "key_epoch": null, "key_check": null, "signature": null}),
+        ),
+        (
+            "send_room_keys",
+            json!({"room_keys": [], "key_epoch": null, "key_check": null, "signature": null, "withheld": null}),
+        ),
+        ("fetch_room_keys", json!({"after_epoch": null, "limit": null})),
+        ("fetch_msgs", json!({"after_seq": 0, "before_seq": null, "limit": null})),
+        ("list_members", json!({"after": null, "limit": null})),
+        ("invite_user_to_session", json!({"invitee": c.user_id, "leave_message": null})),
+        ("mute_user", json!({"user_id": b.user_id, "duration_s": null})),
+        (
+            "set_session_info",
+            json!({"name": null, "description": null, "require_encryption": null, "rotate_on_join": null, "join_policy": null}),
+        ),
+    ];
+    for (name, mut body) in rows {
+        body["session_id"] = json!(sid);
+        a.ok(name, body).await;
+    }
+    a.none("SessionInfoChanged").await;
+    assert!(c.expect("InviteUserToSession").await.get("leave_message").is_none());
+    assert!(b.expect("MemberRestricted").await.get("muted_until").is_none());
+    c.ok("join_session", json!({"session_id": sid, "leave_message": null})).await;
+    b.ok("leave_session", json!({"session_id": sid, "force": null})).await;
+    let mut second = Client::open(node.address).await;
+    second.refused("authenticate", json!({"token": null}), "unauthenticated").await;
+}
+
+#[tokio::test]
 async fn an_unknown_type_is_refused_with_its_id() {
     let mut client = connected("alice").await;
     for name in ["marry_user", "Ping", "", "error"] {

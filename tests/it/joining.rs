@@ -233,15 +233,16 @@ async fn users_that_are_not_there_cannot_be_invited() {
 
 #[tokio::test]
 async fn an_invitation_expires_with_its_time() {
-    let node = Node::start(&[("sessions.invitation_lifetime_s", "1")]).await;
+    let node = Node::start(&[("sessions.invitation_lifetime_s", "1"), ("cluster.sweep_s", "1")]).await;
     let [mut a, mut b, _] = node.three().await;
     let sid = plain(&mut a, &mut []).await;
     a.ok("invite_user_to_session", json!({"session_id": sid, "invitee": b.user_id})).await;
-    let invited = b.expect("InviteUserToSession").await;
-    b.until_past(invited["expire_timestamp"].as_str().expect("a time")).await;
+    let invited = b.expect_frame("InviteUserToSession", |_| true).await;
+    b.until_past(invited["body"]["expire_timestamp"].as_str().expect("a time")).await;
     let accept = json!({"session_id": sid, "inviter_id": a.user_id, "accepted": true});
     refused_and_unchanged(&mut b, &mut a, &sid, "accept_join_session_approval", accept, "expired").await;
     assert_eq!(info(&mut a, &sid).await["invitations"], json!([]), "a lapsed one is not listed");
+    assert_eq!(b.expect("InboxWithdrawn").await, json!({"inbox_ids": [invited["inbox_id"]]}));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! it is, with an exit status that is not 0. These are also the short verified runs of every change; they print their
 //! counts.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -36,18 +37,26 @@ struct Ended {
 
 impl Load {
     fn start(arguments: &str, urls: &[SocketAddr]) -> Self {
+        let mut arguments = format!("{arguments} --users users.json --json report.json");
+        urls.iter().for_each(|url| arguments.push_str(&format!(" --url ws://{url}/v1/ws")));
+        Self::start_alone(&arguments)
+    }
+
+    /// With these arguments and no others.
+    fn start_alone(arguments: &str) -> Self {
         let dir = TempDir::new().expect("a directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-load"));
-        command.args(arguments.split_whitespace()).args(["--users", "users.json", "--json", "report.json"]);
-        for url in urls {
-            command.args(["--url", &format!("ws://{url}/v1/ws")]);
-        }
+        command.args(arguments.split_whitespace());
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { child: command.spawn().expect("the tester's binary"), dir }
     }
 
     async fn run(arguments: &str, urls: &[SocketAddr]) -> Ended {
         Self::start(arguments, urls).ended().await
+    }
+
+    async fn run_alone(arguments: &str) -> Ended {
+        Self::start_alone(arguments).ended().await
     }
 
     fn interrupt(&self) {
@@ -100,7 +109,19 @@ impl Ended {
         assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
         assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
         FAULTS.iter().for_each(|fault| assert_eq!(self.count(fault), 0, "{fault}: {}", self.said()));
-        println!("{}", self.stdout);
+        self.tell();
+    }
+
+    /// Prints the counts and the speed, past the capture of tests that pass: they are what a change is looked at by.
+    fn tell(&self) {
+        let mut line = format!("{}:", self.report["scenario"].as_str().expect("a scenario"));
+        for count in ["sent", "acknowledged", "delivered", "reconnects"].iter().chain(&FAULTS) {
+            line.push_str(&format!(" {count} {},", self.count(count)));
+        }
+        let latency =
+            self.report["latencies"].as_array().and_then(|all| all.iter().find(|one| one["what"] == "delivery"));
+        let p99 = latency.and_then(|latency| latency["p99_us"].as_u64()).expect("a latency");
+        writeln!(std::io::stderr(), "{line} delivery p99 {p99} µs").expect("standard error");
     }
 
     /// Asserts that this was wrong, so often, and nothing else.
@@ -197,17 +218,94 @@ async fn a_proxy_that_does_nothing_changes_nothing() {
     ended.passed();
 }
 
+const ROTATION: &str = "rotation --sessions 2 --members 4 --rate 40 --duration 4s --warmup 0s";
+
+#[tokio::test]
+async fn rotation_passes_while_members_and_keys_change() {
+    let settings = [("e2ee.room_key_lifetime_s", "2"), ("e2ee.room_key_messages", "40")];
+    let node = Node::start(&settings).await;
+    let ended = Load::run(&format!("{ROTATION} --rotate-every 1s --change-every 500ms"), &[node.address]).await;
+    ended.passed();
+    let latencies = ended.report["latencies"].as_array().expect("latencies");
+    assert!(latencies.iter().any(|one| one["what"] == "rotation"), "{latencies:?}");
+    let notes = ended.report["notes"].to_string();
+    assert!(!notes.contains("replaced 0 times") && !notes.contains(" 0 memberships"), "{notes}");
+}
+
+#[tokio::test]
+async fn what_happens_to_ciphertext_is_called_by_its_name() {
+    let node = Node::shared().await;
+    for (fault, name) in [(Fault::AlterText, "undecryptable"), (Fault::Duplicate, "duplicated")] {
+        let proxy = Proxy::start(node.address, fault).await;
+        let arguments = format!("{ROTATION} --rotate-every 0s --change-every 0s");
+        let ended = Load::run(&arguments, &[proxy.address]).await;
+        assert!(proxy.has_struck(), "{}", ended.said());
+        ended.failed_with(name, 1);
+    }
+}
+
+#[tokio::test]
+async fn soak_passes_round_by_round() {
+    let node = Node::shared().await;
+    let arguments = "soak --duration 5s --round 2s --warmup 0s --members 5 --sessions 2 --drops 4 \
+                     --encrypted-sessions 1 --encrypted-members 3";
+    let ended = Load::run(arguments, &[node.address]).await;
+    ended.passed();
+    assert!(ended.stderr.contains("round 2, after"), "{}", ended.said());
+    let timeline = ended.report["timeline"].as_array().expect("a timeline");
+    assert!((0..).zip(timeline).all(|(nth, second)| second["at_s"] == nth), "{timeline:?}");
+}
+
+#[tokio::test]
+async fn the_yardstick_measures() {
+    let ended = Load::run_alone("yardstick --members 20 --duration 500ms").await;
+    assert_eq!(ended.status, 0, "{}", ended.said());
+    assert!(ended.stdout.contains("deliveries for each second of the writer's processor time"), "{}", ended.said());
+}
+
+#[tokio::test]
+async fn connections_go_to_another_url_when_one_does_not_answer() {
+    let node = Node::shared().await;
+    let (going, staying) =
+        (Proxy::start(node.address, Fault::Nothing).await, Proxy::start(node.address, Fault::Nothing).await);
+    let load = Load::start(&format!("{KILLED} --expect-restarts"), &[going.address, staying.address]);
+    until_passed(&going, 50).await;
+    going.go_away();
+    let ended = load.ended().await;
+    ended.passed();
+    assert!(ended.count("reconnects") >= 4, "{}", ended.said());
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_told_with_what_was_measured() {
+    let node = Node::shared().await;
+    let proxy = Proxy::start(node.address, Fault::Nothing).await;
+    let arguments = "rooms --sessions 1 --members 3 --rate 100 --duration 1h --patience 2s --expect-restarts";
+    let load = Load::start(arguments, &[proxy.address]);
+    until_passed(&proxy, 50).await;
+    proxy.go_away();
+    let ended = load.ended().await;
+    assert_eq!(ended.status, 1, "{}", ended.said());
+    assert!(ended.count("delivered") >= 50, "{}", ended.said());
+    assert!(ended.stdout.contains("did not come back"), "{}", ended.said());
+}
+
+/// Waits until so many messages went through a proxy to members.
+async fn until_passed(proxy: &Proxy, messages: u64) {
+    let until = Instant::now() + 2 * DEADLINE;
+    while proxy.passed() < messages {
+        assert!(Instant::now() < until, "messages flow");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Kills a node twice while messages flow through a proxy.
 async fn killed_twice(arguments: &str) -> Ended {
     let mut node = Node::start(&[]).await;
     let proxy = Proxy::start(node.address, Fault::Nothing).await;
     let load = Load::start(arguments, &[proxy.address]);
     for kill in 1..=2 {
-        let until = Instant::now() + 2 * DEADLINE;
-        while proxy.passed() < 100 * kill {
-            assert!(Instant::now() < until, "messages flow");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until_passed(&proxy, 100 * kill).await;
         node.kill_and_restart().await;
         proxy.point_at(node.address);
     }
@@ -223,6 +321,15 @@ async fn announced_kills_lose_nothing_and_pass() {
     assert!(ended.count("reconnects") >= 16, "{}", ended.said());
     let without_service = ended.report["longest_without_service_ms"].as_f64().expect("a time");
     assert!(without_service > 50.0, "{}", ended.said());
+}
+
+#[tokio::test]
+async fn announced_kills_leave_encrypted_sessions_whole() {
+    let arguments =
+        ROTATION.replace("--duration 4s", "--duration 8s --expect-restarts --rotate-every 2s --change-every 2s");
+    let ended = killed_twice(&arguments).await;
+    ended.passed();
+    assert!(ended.count("reconnects") >= 8, "{}", ended.said());
 }
 
 #[tokio::test]
@@ -242,11 +349,7 @@ async fn an_interrupted_run_tells_what_it_measured_so_far() {
     let node = Node::shared().await;
     let proxy = Proxy::start(node.address, Fault::Nothing).await;
     let load = Load::start("rooms --sessions 1 --members 3 --rate 50 --duration 1h", &[proxy.address]);
-    let until = Instant::now() + 2 * DEADLINE;
-    while proxy.passed() < 100 {
-        assert!(Instant::now() < until, "messages flow");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_passed(&proxy, 100).await;
     load.interrupt();
     let ended = load.ended().await;
     assert_eq!(ended.status, 130, "{}", ended.said());

@@ -2,14 +2,13 @@
 //! kept anywhere, and `conclave-chat` between two people.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, Node, PASSWORD, unique};
+use crate::support::chat::Chat;
+use crate::support::{Node, unique};
 
 /// `cargo test` builds the examples beside the tests.
 fn walkthrough() -> PathBuf {
@@ -74,62 +73,14 @@ async fn the_walkthrough_succeeds_and_the_node_keeps_none_of_its_secrets() {
     }
 }
 
-/// A `conclave-chat` at the end of two pipes.
-struct Chat {
-    child: Child,
-    input: ChildStdin,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Chat {
-    fn start(node: &Node, home: &Path, name: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conclave-chat"))
-            .args(["--server", &format!("http://{}", node.address), "--name", name, "--key-bits", "2048", "--home"])
-            .arg(home)
-            .env("CONCLAVE_CHAT_PASSWORD", PASSWORD)
-            .env("CONCLAVE_CHAT_PASSPHRASE", "a passphrase")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the chat's binary");
-        let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        let (tell, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
-        });
-        Self { child, input, lines }
-    }
-
-    fn types(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("an open pipe");
-    }
-
-    /// Waits for a line with this in it.
-    fn shows(&self, text: &str) -> String {
-        let mut shown = Vec::new();
-        loop {
-            match self.lines.recv_timeout(2 * DEADLINE) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(line) => shown.push(line),
-                Err(_) => panic!("expected {text:?}, got:\n{}", shown.join("\n")),
-            }
-        }
-    }
-
-    fn quits(mut self) {
-        self.types("/quit");
-        assert!(self.child.wait().expect("its end").success());
-    }
-}
-
 #[tokio::test]
-async fn two_people_chat_in_their_terminals() {
+async fn two_people_chat_through_pipes() {
     let node = Node::shared().await;
     tokio::task::spawn_blocking(move || {
         let home = TempDir::new().expect("a directory");
         let (ann_name, ben_name) = (unique("ann"), unique("ben"));
-        let mut ann = Chat::start(node, home.path(), &ann_name);
-        let mut ben = Chat::start(node, home.path(), &ben_name);
+        let mut ann = Chat::start(&node.url(), home.path(), &ann_name, &[]);
+        let mut ben = Chat::start(&node.url(), home.path(), &ben_name, &[]);
         ann.shows("connected");
         ben.shows("connected");
         ann.types("/create the den");
@@ -152,7 +103,7 @@ async fn two_people_chat_in_their_terminals() {
         // Keys and login are there again.
         ann.types("while you were away");
         ann.shows("while you were away");
-        let mut ben = Chat::start(node, home.path(), &ben_name);
+        let mut ben = Chat::start(&node.url(), home.path(), &ben_name, &[]);
         ben.shows(&format!("🔒 {ann_name}: while you were away"));
         ben.types("/e2ee off");
         ben.shows("your role here does not allow that");

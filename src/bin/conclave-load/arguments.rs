@@ -34,6 +34,13 @@ pub(crate) enum Command {
     Churn(Churn),
     /// End-to-end encrypted sessions whose members and room keys change while they speak, with real RSA and AES.
     Rotation(Rotation),
+    /// All of it at once, for hours, in rounds that are verified one by one.
+    Soak(Soak),
+    /// What no server can beat: a bare loop that writes a ready frame to each recipient.
+    Yardstick(Yardstick),
+    /// The process that the yardstick measures.
+    #[command(hide = true)]
+    BareWriter(Writer),
     /// Show a report that was written with --json: its table, or its page with --html.
     Render {
         report: PathBuf,
@@ -99,6 +106,9 @@ pub(crate) struct Common {
     /// Writes the report as a page with plots that stands alone.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Shows no live line.
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -178,6 +188,7 @@ impl Rotation {
     pub(crate) fn check(&self) -> Result<()> {
         let Self { common, sessions, members, .. } = self;
         common.check()?;
+        common.check_length()?;
         ensure!(common.in_flight.is_none(), "rotation has no closed loop: give it a --rate");
         ensure!(common.connections.is_none() && common.devices == 1, "rotation has one connection for each member");
         ensure!(
@@ -200,6 +211,56 @@ impl Rotation {
         settings.extend(own.map(|(name, value)| Setting { name: name.to_owned(), value }));
         settings
     }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Soak {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// How long a round lasts. Each makes new sessions, and is verified at its end.
+    #[arg(long, value_parser = duration, default_value = "5m")]
+    pub(crate) round: Duration,
+    /// Members of the one large session, of whom two speak.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) members: usize,
+    /// Small sessions: half of them of ten members, half of them pairs.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) sessions: usize,
+    /// Connections that are ended each second, in turn.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 1.0)]
+    pub(crate) drops: f64,
+    /// Encrypted sessions beside them, with a tenth of the rate.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) encrypted_sessions: usize,
+    /// Members of each encrypted session.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) encrypted_members: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Yardstick {
+    /// Recipients.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) members: usize,
+    /// Bytes of a message's text; its frame is what a node would send.
+    #[arg(long, value_name = "BYTES", default_value_t = 200)]
+    pub(crate) payload: usize,
+    /// How long to measure.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    pub(crate) duration: Duration,
+    /// The core that the writer is to have for itself.
+    #[arg(long, value_name = "CORE")]
+    pub(crate) writer_core: Option<usize>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Writer {
+    #[arg(long)]
+    pub(crate) members: usize,
+    #[arg(long)]
+    pub(crate) payload: usize,
+    #[arg(long)]
+    pub(crate) core: Option<usize>,
 }
 
 /// Reads `30s`, `5m`, `1h 30m`; a day at most.
@@ -240,6 +301,11 @@ impl Common {
         ensure!(self.in_flight.is_none_or(|n| (1..=10_000).contains(&n)), "--in-flight is 1 to 10000");
         ensure!(self.devices >= 1, "--devices is at least 1");
         ensure!(self.timeout >= Duration::from_millis(100), "--timeout is at least 100ms");
+        Ok(())
+    }
+
+    /// Refuses what one ledger cannot hold.
+    pub(crate) fn check_length(&self) -> Result<()> {
         ensure!(
             self.rate * (self.duration + self.warmup).as_secs_f64() <= MOST_MESSAGES,
             "these are more than {MOST_MESSAGES} messages, which are kept in memory until they are verified: \

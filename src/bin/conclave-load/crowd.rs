@@ -25,8 +25,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// Who hears what comes.
 pub(crate) trait Ears {
-    /// Something is about to be heard: time has passed.
-    fn wake(&mut self);
+    /// Something is about to be heard of this connection: time has passed.
+    fn wake(&mut self, who: usize);
 
     /// Something came for this connection, which may be answered at once.
     fn hear(&mut self, who: usize, heard: Heard<'_>, outgoing: &mut Outgoing);
@@ -163,8 +163,8 @@ impl Crowd {
         }
         let ready = std::mem::take(&mut self.ready);
         for event in &ready {
-            ears.wake();
             let (who, flags) = (event.data.u64() as usize, event.flags);
+            ears.wake(who);
             if self.connections[who].stage == Stage::Connecting {
                 self.connected(who, ears);
             } else if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {

@@ -10,6 +10,9 @@
 //! measures, sampling     figures as they come in
 //! audit                  the server's history, read at the end
 //! run                    one run, from its set-up to its outcome
+//! rotation/              end-to-end encryption, on the library's clients
+//! soak                   rounds of all of it
+//! yardstick              a bare loop to compare with
 //! report/                the outcome, told
 //! ```
 
@@ -26,12 +29,14 @@ mod rotation;
 mod run;
 mod sampling;
 mod setup;
+mod soak;
 mod stop;
 mod tally;
 mod target;
 mod users;
 mod verify;
 mod wire;
+mod yardstick;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -64,6 +69,15 @@ fn go(command: &Command) -> Result<ExitCode> {
             options.check()?;
             return measured("rotation", options.settings(), &options.common, || rotation::run(options));
         }
+        Command::Soak(options) => {
+            let settings = soak::settings(options)?;
+            return measured("soak", settings, &options.common, || soak::run(options));
+        }
+        Command::Yardstick(options) => {
+            stop::listen()?;
+            return say(&yardstick::run(options)?);
+        }
+        Command::BareWriter(options) => return yardstick::write(options).map(|()| ExitCode::SUCCESS),
         Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
         Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
     };

@@ -144,12 +144,17 @@ impl Measures {
 
     /// Adds another run's figures, which was measured after this one.
     pub(crate) fn append(&mut self, later: &Self) {
-        for (mine, other) in self.all_mut().into_iter().zip(later.all()) {
-            mine.add(other).expect("their bounds are the same");
-        }
+        self.add_beside(later);
         let seconds = self.timeline.len() as u32;
         self.timeline
             .extend(later.timeline.iter().map(|second| Second { at_s: seconds + second.at_s, ..second.clone() }));
+    }
+
+    /// Adds the latencies of what was measured at the same time; its seconds are left out.
+    pub(crate) fn add_beside(&mut self, other: &Self) {
+        for (mine, other) in self.all_mut().into_iter().zip(other.all()) {
+            mine.add(other).expect("their bounds are the same");
+        }
     }
 
     fn all(&self) -> [&Histogram<u64>; 6] {

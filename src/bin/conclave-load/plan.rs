@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::arguments::{Churn, Common, Direct, Fanout, Rooms};
+use crate::arguments::{Churn, Common, Direct, Fanout, Rooms, Soak};
 use crate::engine::Pace;
 use crate::report::model::Setting;
 
@@ -66,8 +66,39 @@ impl Plan {
         Ok(Self { cuts: Cuts { per_second: *drops, storms: *storms }, settings, ..plan })
     }
 
+    /// A large session, small ones and pairs; every user has one connection and is in one of them.
+    pub(crate) fn soak(options: &Soak) -> Result<Self> {
+        let Soak { common, members, sessions, drops, .. } = options;
+        ensure!(common.connections.is_none() && common.devices == 1, "soak has one connection for each user");
+        ensure!(
+            (2..=100_000).contains(members) && *sessions <= 10_000,
+            "--members is 2 to 100000, --sessions 10000 at most"
+        );
+        ensure!(drops.is_finite() && (0.0..=1e5).contains(drops), "--drops is 0 to 100000");
+        let plan = Self::of("soak", common, 1, *members, 2)?;
+        let mut rooms = plan.rooms;
+        let mut users = *members;
+        for nth in 0..*sessions {
+            let size = if nth % 2 == 0 { 10 } else { 2 };
+            rooms.push(Room { members: (users..users + size).collect(), speakers: size });
+            users += size;
+        }
+        let mut settings = common.settings();
+        let own = [
+            ("round", format!("{} s", options.round.as_secs_f64())),
+            ("members", members.to_string()),
+            ("sessions", sessions.to_string()),
+            ("drops", drops.to_string()),
+            ("encrypted-sessions", options.encrypted_sessions.to_string()),
+            ("encrypted-members", options.encrypted_members.to_string()),
+        ];
+        settings.extend(own.map(|(name, value)| Setting { name: name.to_owned(), value }));
+        Ok(Self { users, rooms, cuts: Cuts { per_second: *drops, storms: 0 }, settings, ..plan })
+    }
+
     fn of(scenario: &'static str, common: &Common, sessions: usize, members: usize, speakers: usize) -> Result<Self> {
         common.check()?;
+        common.check_length()?;
         ensure!((1..=100_000).contains(&sessions), "--sessions is 1 to 100000");
         ensure!((1..=100_000).contains(&members), "--members is 1 to 100000");
         ensure!(sessions.saturating_mul(members) <= 10_000_000, "--sessions times --members is 10000000 at most");

@@ -35,6 +35,59 @@ pub(crate) struct Outcome {
     pub(crate) interrupted: bool,
 }
 
+impl Outcome {
+    /// Adds what ran after this.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.measures.append(&later.measures);
+        self.seconds += later.seconds;
+        self.share_of_a_core = self.share_of_a_core.max(later.share_of_a_core);
+        for (mine, other) in self.servers.iter_mut().zip(&later.servers) {
+            mine.cpu_s += other.cpu_s;
+            mine.rss_peak_bytes = mine.rss_peak_bytes.max(other.rss_peak_bytes);
+            mine.rss_end_bytes = other.rss_end_bytes;
+        }
+        self.interrupted |= later.interrupted;
+        self.add_counts(later);
+    }
+
+    /// Adds what ran at the same time.
+    pub(crate) fn add_beside(&mut self, other: Self) {
+        self.measures.add_beside(&other.measures);
+        self.share_of_a_core = self.share_of_a_core.max(other.share_of_a_core);
+        self.interrupted |= other.interrupted;
+        self.add_counts(other);
+    }
+
+    fn add_counts(&mut self, other: Self) {
+        self.longest_wait_us = self.longest_wait_us.max(other.longest_wait_us);
+        add_counts(&mut self.counts, &other.counts);
+        for (why, times) in other.failures {
+            match self.failures.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, known)) => *known += times,
+                None => self.failures.push((why, times)),
+            }
+        }
+    }
+}
+
+fn add_counts(counts: &mut Counts, other: &Counts) {
+    counts.sent += other.sent;
+    counts.acknowledged += other.acknowledged;
+    counts.in_doubt += other.in_doubt;
+    counts.delivered += other.delivered;
+    counts.expected_deliveries += other.expected_deliveries;
+    counts.lost += other.lost;
+    counts.missing += other.missing;
+    counts.duplicated += other.duplicated;
+    counts.disordered += other.disordered;
+    counts.undecryptable += other.undecryptable;
+    counts.misattributed += other.misattributed;
+    counts.reconnects += other.reconnects;
+    for (code, times) in &other.refused {
+        *counts.refused.entry(code.clone()).or_default() += times;
+    }
+}
+
 /// Runs a plan.
 pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let limit = machine::raise_connection_limit();
@@ -60,6 +113,17 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let notes = vec![format!("{wanted} connections; the limit of open files allows {limit}")];
     let cuts = Cutting::new(plan);
     Run { plan, common, engine, sampling, notes, cuts }.all(&users)
+}
+
+/// Sorts how long sessions waited, and tells it.
+pub(crate) fn tell_waits(waits: &mut [u64]) -> String {
+    waits.sort_unstable();
+    let ms = |at: usize| waits.get(at).copied().unwrap_or(0) as f64 / 1e3;
+    format!(
+        "the longest that a message waited from due to acknowledged, by session: median {:.0} ms, worst {:.0} ms",
+        ms(waits.len() / 2),
+        ms(waits.len().saturating_sub(1))
+    )
 }
 
 fn ready_users(plan: &Plan, common: &Common, endpoint: &Endpoint) -> Result<Vec<User>> {
@@ -131,7 +195,7 @@ impl Run<'_> {
         self.engine.state.measures.begin(self.engine.state.clock.now());
         self.sampling.begin()?;
         let began = self.engine.state.clock.now();
-        let mut live = Live::timed("measuring", self.common.duration);
+        let mut live = (!self.common.quiet).then(|| Live::timed("measuring", self.common.duration));
         let mut second = 0;
         loop {
             let now = self.engine.state.clock.now() - began;
@@ -140,11 +204,13 @@ impl Run<'_> {
             if now >= (second + 1) * 1_000_000 {
                 second += 1;
                 let moment = self.moment();
-                live.at(Duration::from_micros(now), &moment);
+                if let Some(live) = &mut live {
+                    live.at(Duration::from_micros(now), &moment);
+                }
                 self.sampling.look()?;
             }
             if over {
-                live.finish();
+                live.into_iter().for_each(Live::finish);
                 return Ok(now as f64 / 1e6);
             }
             self.cut(now)?;
@@ -281,7 +347,7 @@ impl Run<'_> {
         }
         state.measures.add_up();
         let now = state.clock.now();
-        let longest_wait_us = state.ledger.longest_wait(now).map(|(waited, _)| waited);
+        let mut waits = state.ledger.longest_waits(now);
         let faults = state.ledger.faults();
         let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
         if counts.in_doubt > 0 && !stop::asked() {
@@ -290,6 +356,7 @@ impl Run<'_> {
         let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
         let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
         let measures = std::mem::replace(&mut state.measures, Measures::new());
+        self.notes.push(tell_waits(&mut waits));
         if state.nodes().len() > 1 {
             self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
         }
@@ -306,7 +373,7 @@ impl Run<'_> {
             servers: self.sampling.servers(),
             share_of_a_core: self.sampling.share_of_a_core(),
             seconds,
-            longest_wait_us,
+            longest_wait_us: waits.last().copied(),
             failures,
             notes: self.notes,
             interrupted: stop::asked(),

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::crowd::{Crowd, Ears, End, Heard};
 use crate::engine::{Ask, Engine, Phase};
 use crate::plan::Plan;
+use crate::report::live::Live;
 use crate::stop;
 use crate::target::Endpoint;
 use crate::users::User;
@@ -21,11 +22,14 @@ const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// How long connecting everybody may take without anybody getting on.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// So many connections take long enough to be shown.
+const SHOWN_FROM: usize = 1000;
+
 /// Hears whether nodes take WebSockets.
 struct Knock(Vec<Option<Result<(), End>>>);
 
 impl Ears for Knock {
-    fn wake(&mut self) {}
+    fn wake(&mut self, _who: usize) {}
 
     fn hear(&mut self, who: usize, heard: Heard<'_>, _outgoing: &mut Outgoing) {
         let answer = match heard {
@@ -80,13 +84,18 @@ pub(crate) fn resume(engine: &mut Engine) -> Result<()> {
     wait_for_all(engine, Phase::Live, "resumed")
 }
 
-fn wait_for_all(engine: &mut Engine, phase: Phase, what: &str) -> Result<()> {
+fn wait_for_all(engine: &mut Engine, phase: Phase, what: &'static str) -> Result<()> {
     let all = engine.state.connections();
     let (mut arrived, mut since) = (0, engine.state.clock.now());
+    let mut live = (all >= SHOWN_FROM).then(|| Live::counting(what, all as u64));
     loop {
         engine.step()?;
         let now = engine.state.in_phase(phase);
+        if let Some(live) = &mut live {
+            live.done(now as u64);
+        }
         if now == all {
+            live.into_iter().for_each(Live::finish);
             return Ok(());
         }
         if now > arrived {

@@ -1,10 +1,10 @@
 //! The users of runs: registered once, since servers hash passwords slowly on purpose, and kept in a file for the next
 //! run. The file holds passwords and, for those who encrypt, private keys: only its owner may read it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -147,17 +147,16 @@ impl Kept {
 
     /// Writes a new file beside the old one and puts it in its place: a full disk leaves the old one whole.
     fn save(&self, path: &Path) -> Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        let beside = PathBuf::from(beside);
         let write = || -> io::Result<()> {
-            let mut file: File =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Readable by its owner alone from the start.
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, path)
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
         };
-        write().inspect_err(|_| drop(fs::remove_file(&beside))).with_context(|| {
+        write().with_context(|| {
             format!("the users could not be kept in {}: they would have to be registered again", path.display())
         })
     }
@@ -181,7 +180,7 @@ async fn check(http: &HttpClient, users: Vec<User>) -> Result<Vec<User>> {
                     None => shared_key()?,
                 };
                 let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
-                Ok(user.logged_in(made.map_err(|error| unusable(error))?))
+                Ok(user.logged_in(made.map_err(unusable)?))
             }
             Err(error) => Err(unusable(error)),
         }
@@ -207,7 +206,7 @@ async fn register(http: &HttpClient, name: &str, keys: Keys) -> Result<User> {
     };
     let password = Secret::new(format!("{:032x}", rand::random::<u128>()));
     let made = persist(async || http.register(name, password.expose(), &key, None).await).await;
-    let Login { user_id, token, expires_at } = made.map_err(|error| unusable(error))?;
+    let Login { user_id, token, expires_at } = made.map_err(unusable)?;
     Ok(User { name: name.to_owned(), password, user_id, token, expires_at_ms: expires_at.as_millis(), private_key })
 }
 
@@ -278,7 +277,8 @@ mod tests {
     fn a_damaged_file_or_a_full_disk_is_explained() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.json");
-        OpenOptions::new().write(true).create(true).mode(0o600).open(&path).unwrap().write_all(b"{").unwrap();
+        fs::write(&path, "{").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(Kept::open(&path).err().unwrap().to_string().contains("no file of users"));
         let nowhere = dir.path().join("missing").join("users.json");
         assert!(Kept::default().save(&nowhere).unwrap_err().to_string().contains("could not be kept"));

@@ -30,9 +30,10 @@ use post::Post;
 use publisher::Dropped;
 use routes::Routes;
 
-use super::envelope::{ClusterSecret, Kind, Wire};
+use super::envelope::{ClusterSecret, Kind, WIRE};
 use super::{Bus, BusError, Channel, Incoming, MAX_MESSAGE};
 use crate::protocol::NodeId;
+use crate::store::WireVersions;
 use crate::telemetry::Metrics;
 
 /// What a node needs to know of its Redis.
@@ -49,7 +50,7 @@ pub struct RedisOptions {
     /// What all nodes of the cluster know.
     pub secret: ClusterSecret,
     /// The versions of the wire that are read.
-    pub wire: Wire,
+    pub wire: WireVersions,
     /// Bytes that may wait for each server.
     pub waiting_bytes: usize,
     /// How long Redis may take to answer.
@@ -76,7 +77,7 @@ impl RedisOptions {
             sharded: false,
             prefix: "conclave:".to_owned(),
             secret,
-            wire: Wire::OURS,
+            wire: WIRE,
             waiting_bytes: 32 << 20,
             patience: Duration::from_secs(2),
         }
@@ -150,10 +151,12 @@ impl RedisBus {
         }
     }
 
-    /// Writes this version of the wire from now on, if this release has it: the oldest that a live node reads. Before
-    /// that it writes the oldest that it can.
-    pub fn set_wire(&self, version: u8) {
-        self.post.set_version(version);
+    /// Writes the newest version of the wire that all of these read, as far as this release has it. Before this was
+    /// called, the oldest.
+    pub fn set_peers(&self, peers: &[WireVersions]) {
+        if let Some(newest) = peers.iter().map(|peer| peer.newest).min() {
+            self.post.set_version(newest);
+        }
     }
 
     fn away(&self, dropped: Dropped) -> BusError {
@@ -199,7 +202,7 @@ impl Bus for RedisBus {
 
     async fn probe(&self) -> Result<(), BusError> {
         let probes = self.routes.send_probes().map_err(|dropped| self.away(dropped))?;
-        let all = futures_util::future::join_all(probes.into_iter().map(post::Probe::is_back));
+        let all = futures_util::future::join_all(probes.into_iter().map(post::Probe::back));
         match timeout(self.patience, all).await {
             Ok(back) if back.iter().all(|back| *back) => Ok(()),
             Ok(_) | Err(_) => Err(BusError("no message came back from Redis in time".to_owned())),

@@ -3,7 +3,7 @@
 //! Invariant: what is handed over was sealed by a node of this cluster for this channel, and comes once.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 
 use super::dial::{Dialer, RedisTrouble};
 use super::names::{Names, Place};
-use crate::cluster::envelope::{ClusterSecret, Kind, Opened, Opener, Rejected, Sealer, Wire};
+use crate::cluster::envelope::{ClusterSecret, Kind, Opened, Opener, Rejected, Sealer};
 use crate::cluster::{Channel, Incoming};
 use crate::protocol::NodeId;
+use crate::store::WireVersions;
 use crate::telemetry::Metrics;
 
 /// How long nothing more is said of the refused envelopes of one sender.
@@ -31,8 +32,8 @@ pub(super) struct Post {
     pub(super) metrics: Arc<Metrics>,
     /// Whether channels belong to the servers of a cluster.
     pub(super) sharded: bool,
-    wire: Wire,
-    version: AtomicU8,
+    wire: WireVersions,
+    version: AtomicU16,
     sealer: Sealer,
     opener: Mutex<Opener>,
     incoming: Arc<dyn Incoming>,
@@ -57,7 +58,7 @@ impl Post {
         names: Names,
         dialer: Dialer,
         sharded: bool,
-        (secret, wire): (ClusterSecret, Wire),
+        (secret, wire): (ClusterSecret, WireVersions),
         incoming: Arc<dyn Incoming>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -68,7 +69,7 @@ impl Post {
             metrics,
             sharded,
             wire,
-            version: AtomicU8::new(wire.oldest),
+            version: AtomicU16::new(wire.oldest),
             sealer: Sealer::new(&secret, me),
             opener: Mutex::new(Opener::new(secret, wire)),
             incoming,
@@ -83,7 +84,7 @@ impl Post {
     // Sending.
 
     /// Which version is written from now on, as far as this release has it.
-    pub(super) fn set_version(&self, version: u8) {
+    pub(super) fn set_version(&self, version: u16) {
         self.version.store(version.clamp(self.wire.oldest, self.wire.newest), Ordering::Relaxed);
     }
 
@@ -166,7 +167,7 @@ impl Post {
         let number = this.next_probe.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&this.probes).insert(number, sender);
-        (Bytes::copy_from_slice(&number.to_be_bytes()), Probe { post: Arc::clone(this), number, back: receiver })
+        (Bytes::copy_from_slice(&number.to_be_bytes()), Probe { post: Arc::clone(this), number, waiting: receiver })
     }
 
     fn probe_is_back(&self, payload: &[u8]) {
@@ -203,13 +204,13 @@ impl Post {
 pub(super) struct Probe {
     post: Arc<Post>,
     number: u64,
-    back: oneshot::Receiver<()>,
+    waiting: oneshot::Receiver<()>,
 }
 
 impl Probe {
     /// Whether it came back.
-    pub(super) async fn is_back(mut self) -> bool {
-        (&mut self.back).await.is_ok()
+    pub(super) async fn back(mut self) -> bool {
+        (&mut self.waiting).await.is_ok()
     }
 }
 

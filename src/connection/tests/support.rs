@@ -169,7 +169,7 @@ impl TestNode {
             metrics: Arc::clone(&metrics),
         };
         let sessions = Sessions::start(options, parts);
-        subscriptions.meet(Arc::new(sessions.clone())).await.unwrap();
+        subscriptions.meet(sessions.peers()).await.unwrap();
         let time: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
         let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::clone(&time));
         let connections = Connections::new(ConnectionParts {

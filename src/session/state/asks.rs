@@ -12,7 +12,8 @@ use super::{AskFor, Member, Online, SessionState};
 /// The most `SendRoomKeyNotification`s of a session that are open at once.
 pub(super) const MAX_OPEN: usize = 256;
 
-/// Milliseconds after which a holder who did not answer is passed by for another.
+/// Milliseconds after which a holder who did not answer is passed by for another, or asked again if there is none: the
+/// ask may have gone to a connection that was just ending.
 const RETRY_MS: i64 = 15_000;
 
 #[derive(Clone, Debug, Default)]
@@ -176,9 +177,9 @@ impl SessionState {
                     self.asks.open.insert((*member, epoch), Open { to, since: now });
                     due.push(AskFor::Key { to, member: *member, epoch });
                 }
-                // Nobody else can be asked: who is still there keeps the ask, and is looked at again later.
                 (None, Some(open)) if online(open.to) => {
                     self.asks.open.insert((*member, epoch), Open { since: now, ..open });
+                    due.push(AskFor::Key { to: open.to, member: *member, epoch });
                 }
                 (None, Some(_)) => drop(self.asks.open.remove(&(*member, epoch))),
                 (None, None) => {}

@@ -81,7 +81,7 @@ pub(crate) async fn a_new_public_key_tells_every_session_of_the_user(Subject { s
 
 pub(crate) fn request(user_id: UserId) -> JoinRequest {
     let (time, notices) = (Timestamp::from_millis(20_000), vec![(user(1), InboxId("n".to_owned()))]);
-    JoinRequest { user_id, leave_message: Some("hello".to_owned()), public_key: "key".to_owned(), time, notices }
+    JoinRequest { user_id, leave_message: Some("hel\u{0}lo".to_owned()), public_key: "key".to_owned(), time, notices }
 }
 
 pub(crate) fn invitation(invitee: UserId, inviter: UserId) -> Invitation {

@@ -58,7 +58,7 @@ pub(crate) async fn every_record_comes_back_with_a_claim(Subject { store, .. }: 
     lapsed.lapsed = true;
     let mut bare = request(user(9));
     (bare.leave_message, bare.notices) = (None, Vec::new());
-    let said = session.says(user(1), "hello", Some("an id"));
+    let said = session.says(user(1), "hel\u{0}lo", Some("an\u{0}id"));
     let unnamed = session.says(user(1), "hello", None);
     let mut commit = session.commit([
         Change::PutMember(owner.clone()),
@@ -88,7 +88,7 @@ pub(crate) async fn every_record_comes_back_with_a_claim(Subject { store, .. }: 
             restrictions: vec![(user(2), forever), (user(3), passing)],
             join_requests: vec![request(user(5)), bare],
             invitations: vec![lapsed, invitation(user(6), user(2))],
-            recent: vec![RecentMsg { sender: user(1), client_msg_id: ClientId("an id".into()), seq: 2, time }],
+            recent: vec![RecentMsg { sender: user(1), client_msg_id: ClientId("an\u{0}id".into()), seq: 2, time }],
         }
     );
 }

@@ -49,7 +49,10 @@ pub(crate) async fn inbox_events_stay_in_order_until_acknowledged(Subject { stor
     assert_eq!((rows[1].session_id, rows[1].version, rows[1].holds_key), (two.id(), 2, false));
     assert!(rows[0].json.contains(&a.0) && rows[0].json.contains("InviteUserToSession"), "{}", rows[0].json);
     assert_eq!(names(&**store, user(2), NOW).await, [a.clone(), b.clone(), c.clone()]);
-    store.ack_inbox(user(2), &[a, d.clone(), InboxId("unknown".to_owned())]).await.unwrap();
+    store
+        .ack_inbox(user(2), &[a, d.clone(), InboxId("unknown".to_owned()), InboxId("un\u{0}known".to_owned())])
+        .await
+        .unwrap();
     assert_eq!(names(&**store, user(2), NOW).await, [b, c]);
     assert_eq!(names(&**store, user(3), NOW).await, [d], "others' are none of one's own");
 }

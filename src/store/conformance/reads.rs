@@ -177,7 +177,7 @@ pub(crate) async fn session_info_tells_what_is_open(Subject { store, .. }: &Subj
     assert_eq!((info.member_count, members), (4, vec![user(4), user(3)]), "the first by joining");
     let requests: Vec<_> =
         info.join_requests.unwrap().into_iter().map(|open| (open.user_id, open.leave_message)).collect();
-    assert_eq!(requests, [(user(6), Some("hello".to_owned()))]);
+    assert_eq!(requests, [(user(6), Some("hel\u{0}lo".to_owned()))]);
     let invitations: Vec<_> =
         info.invitations.unwrap().into_iter().map(|open| (open.user_id, open.inviter_id)).collect();
     assert_eq!(invitations, [(user(7), user(1))]);

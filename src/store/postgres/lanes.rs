@@ -112,6 +112,7 @@ pub(super) struct Lanes {
     connect: PgConnectOptions,
     timing: Timing,
     history: Arc<History>,
+    most: u32,
     /// One for each connection that may be in use.
     permits: Semaphore,
     /// Connections that rest; the one that was used last is the first.
@@ -121,7 +122,8 @@ pub(super) struct Lanes {
 impl Lanes {
     /// At most `most` connections, made when they are needed.
     pub(super) fn new(most: usize, connect: PgConnectOptions, timing: Timing, history: Arc<History>) -> Self {
-        Self { connect, timing, history, permits: Semaphore::new(most.max(1)), resting: Mutex::default() }
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
+        Self { connect, timing, history, most, permits: Semaphore::new(most as usize), resting: Mutex::default() }
     }
 
     /// Runs one statement.
@@ -148,8 +150,10 @@ impl Lanes {
         timeout(self.timing.acquire, lane).await.map_err(|_| late())?
     }
 
-    /// Closes the connections that rest; those in use follow when they are done. Nothing is sent from now on.
+    /// Closes all connections, after what is under way. Nothing is sent from then on.
     pub(super) async fn close(&self) {
+        // What takes longer than any statement may is not waited for.
+        let _ = timeout(self.timing.statement + SLACK, self.permits.acquire_many(self.most)).await;
         self.permits.close();
         let resting = std::mem::take(&mut *self.resting());
         for (connection, _) in resting {

@@ -132,9 +132,8 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        for lanes in [&self.daily, &self.committing, &self.vital, &self.probing] {
-            lanes.close().await;
-        }
+        let all = [&self.daily, &self.committing, &self.vital, &self.probing];
+        futures_util::future::join_all(all.map(Lanes::close)).await;
     }
 
     async fn create_user(&self, user: &UserRow) -> StoreResult<()> {

@@ -1,11 +1,16 @@
 //! Tests of the shared store on a real server: the shared suite, and what is PostgreSQL's alone.
 
+mod collisions;
+mod damage;
+mod opening;
+mod plans;
 #[path = "../../../tests/it/support/postgres.rs"]
 mod server;
 
 use std::sync::Arc;
 
 use server::Postgres;
+use sqlx::{Connection, PgConnection};
 
 use super::{PostgresOptions, PostgresStore};
 use crate::store::conformance::{self, Subject};
@@ -39,3 +44,17 @@ async fn open() -> Subject {
 }
 
 conformance::suite!(open);
+
+/// A connection beside the store's own.
+async fn connect(database: &str) -> PgConnection {
+    PgConnection::connect(&Postgres::shared().url(database)).await.unwrap()
+}
+
+/// Waits for a condition that must come to hold.
+async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::task::yield_now().await;
+    }
+}

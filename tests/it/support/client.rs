@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use super::contract::assert_frame;
 use super::within;
 use super::ws::{self, Ws};
 
@@ -249,7 +250,7 @@ impl Client {
             ws::TEXT => {
                 assert!(frame.fin, "the node's frames are whole");
                 let frame: Value = serde_json::from_slice(&frame.payload).expect("the node's frames are JSON");
-                assert!(frame["type"].is_string() && frame["body"].is_object(), "no frame of the contract: {frame}");
+                assert_frame(&frame);
                 self.log.push(frame.clone());
                 if frame.get("reply_to").is_some() {
                     self.replies.push(frame);

@@ -1,10 +1,14 @@
 //! What the tests stand on: real nodes, and clients that know nothing but the wire.
 
+pub(crate) mod chat;
 pub(crate) mod client;
+pub(crate) mod contract;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod node;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod sessions;
 pub(crate) mod ws;
 
@@ -13,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, assert_refusal};
 pub(crate) use node::{Node, PASSWORD, User, unique};
+pub(crate) use postgres::Postgres;
 pub(crate) use sessions::*;
 
 /// How long anything may take that has to happen. No test waits for it to pass.

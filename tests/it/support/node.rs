@@ -15,10 +15,13 @@ use tokio::sync::OnceCell;
 
 use super::client::Client;
 use super::http::{self, Answer};
-use super::{DEADLINE, keys};
+use super::{DEADLINE, Postgres, keys};
 
 /// The password of every user that the tests do not give another.
 pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// The kind of store of all nodes that the tests do not give one themselves: embedded, if it is not `postgres`.
+const STORE: &str = "CONCLAVE_TEST_STORE";
 
 /// A running node. It is killed when this is dropped.
 pub(crate) struct Node {
@@ -27,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     data: TempDir,
     settings: Vec<(String, String)>,
+    /// Whether it got a database by [`STORE`].
+    shares_a_store: bool,
 }
 
 /// Kills the shared node when this process ends, however it ends: a static is never dropped, but its pipe is closed.
@@ -51,22 +56,40 @@ impl Node {
 
     /// Starts a node with settings, such as `("limits.page", "10")`.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut settings: Vec<_> =
+            settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let shares_a_store = std::env::var(STORE).is_ok_and(|kind| kind == "postgres")
+            && !settings.iter().any(|(key, _)| key == "store.kind");
+        if shares_a_store {
+            settings.push(("store.kind".to_owned(), "postgres".to_owned()));
+            settings.push(("store.postgres.url".to_owned(), Postgres::shared().database().await));
+        }
         let data = TempDir::new().expect("a directory");
         let (child, address) = spawn(&data, &settings).await;
-        Self { child, address, data, settings }
+        Self { child, address, data, settings, shares_a_store }
     }
 
     /// Ends it as a power cut would, and starts it again with the same data.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.child.kill().expect("a running node");
         self.child.wait().expect("its end");
+        if self.shares_a_store {
+            // Stands in for the time until the dead node's lease is over.
+            let url = self.settings.iter().find(|(key, _)| key == "store.postgres.url").expect("it has one");
+            Postgres::execute_at(&url.1, "UPDATE sessions SET owner_node = NULL; DELETE FROM nodes").await;
+        }
         (self.child, self.address) = spawn(&self.data, &self.settings).await;
     }
 
     /// Starts it again after [`Node::terminated`].
     pub(crate) async fn restart(&mut self) {
         (self.child, self.address) = spawn(&self.data, &self.settings).await;
+    }
+
+    /// Where clients connect, as a URL.
+    pub(crate) fn url(&self) -> String {
+        let secure = self.settings.iter().any(|(key, _)| key == "http.tls.cert");
+        format!("{}://{}", if secure { "https" } else { "http" }, self.address)
     }
 
     /// Its data directory.
@@ -83,8 +106,13 @@ impl Node {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
-        assert!(status.success());
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, such as `KILL`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
     }
 
     /// Waits for its end.
@@ -107,6 +135,13 @@ impl Node {
     /// Calls without body and token.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         http::call(self.address, "GET", path, &[], None).await
+    }
+
+    /// What a metric without labels says now.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     /// A new user, whose name starts with `name`.
@@ -171,7 +206,7 @@ async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, Sock
     // Reads to the end, so that the node never waits for a full pipe.
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once("listening on http://") {
+            if let Some((_, rest)) = line.split_once("listening on ").and_then(|(_, url)| url.split_once("://")) {
                 let address = rest.split_whitespace().next().and_then(|address| address.parse().ok());
                 let _ = found.send(address);
             }

@@ -79,7 +79,12 @@ impl Postgres {
 
     /// Runs a statement in one of the databases.
     pub(crate) async fn execute(&self, database: &str, sql: &str) {
-        let mut connection = PgConnection::connect(&self.url(database)).await.expect("the server takes connections");
+        Self::execute_at(&self.url(database), sql).await;
+    }
+
+    /// Runs a statement in a database by its URL.
+    pub(crate) async fn execute_at(url: &str, sql: &str) {
+        let mut connection = PgConnection::connect(url).await.expect("the server takes connections");
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut connection)
             .await
@@ -116,7 +121,7 @@ impl Postgres {
         self.wait();
     }
 
-    /// Starts it again after a while that somebody else waits for.
+    /// Starts it again without waiting until it is there.
     pub(crate) fn begin_again(&self) {
         *self.child.lock().unwrap() = spawn(self.dir.path());
     }

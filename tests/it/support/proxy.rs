@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::http;
@@ -35,6 +36,8 @@ struct Shared {
     upstream: SocketAddr,
     fault: Fault,
     passed: u64,
+    /// Ends the connections that there are.
+    cut: watch::Sender<()>,
 }
 
 /// A running proxy; it ends with the test.
@@ -49,7 +52,7 @@ impl Proxy {
     pub(crate) async fn start(upstream: SocketAddr, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Mutex::new(Shared { upstream, fault, passed: 0 }));
+        let shared = Arc::new(Mutex::new(Shared { upstream, fault, passed: 0, cut: watch::Sender::new(()) }));
         let listening = tokio::spawn(listen(listener, Arc::clone(&shared)));
         Self { address, shared, listening }
     }
@@ -57,6 +60,12 @@ impl Proxy {
     /// New connections go to this node from now on.
     pub(crate) fn point_at(&self, upstream: SocketAddr) {
         self.shared.lock().expect("no panic").upstream = upstream;
+    }
+
+    /// Is gone as a machine is whose power was cut: nobody listens, and what was open is open no more.
+    pub(crate) fn go_away(&self) {
+        self.listening.abort();
+        self.shared.lock().expect("no panic").cut.send_replace(());
     }
 
     /// Messages that went through to members so far.
@@ -79,7 +88,10 @@ impl Drop for Proxy {
 async fn listen(listener: TcpListener, shared: Arc<Mutex<Shared>>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        let upstream = shared.lock().expect("no panic").upstream;
+        let (upstream, mut cut) = {
+            let shared = shared.lock().expect("no panic");
+            (shared.upstream, shared.cut.subscribe())
+        };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let Ok(node) = TcpStream::connect(upstream).await else { return };
@@ -91,6 +103,7 @@ async fn listen(listener: TcpListener, shared: Arc<Mutex<Shared>>) {
             // Where one side ends, so does the other: both halves are dropped.
             tokio::select! {
                 () = outward => {}
+                _ = cut.changed() => {}
                 () = inward(from_node, to_client, &shared) => {}
             }
         });

@@ -285,12 +285,18 @@ impl State {
                     connection.unsent.push_front((speaker, number));
                 }
                 Purpose::Ask { ticket } => self.asks.end(ticket),
-                Purpose::Authenticate | Purpose::Resume => {}
+                Purpose::Authenticate | Purpose::Resume | Purpose::Probe => {}
             }
         }
     }
 
-    /// Ends connections that owe an answer for too long.
+    /// Asks a silent connection whether anybody is there.
+    pub(super) fn probe(&mut self, who: usize, outgoing: &mut Outgoing) {
+        self.send(who, "ping", "{}", Purpose::Probe, outgoing);
+    }
+
+    /// Ends connections that owe an answer for too long; where restarts are expected, asks those that have been silent
+    /// for as long whether they are still there, since nobody says so of a node that lost its power.
     pub(super) fn sweep(&mut self) {
         let timeout = self.settings.timeout.as_micros() as u64;
         for who in 0..self.connections.len() {
@@ -299,7 +305,13 @@ impl State {
                 Phase::Dialling | Phase::Authenticating | Phase::Resuming => connection.since,
                 Phase::Live | Phase::Idle => match connection.pending.front() {
                     Some(oldest) => oldest.sent,
-                    None => continue,
+                    None => {
+                        let silent = self.now.saturating_sub(connection.heard) > timeout;
+                        if silent && self.settings.expect_restarts && connection.phase == Phase::Live {
+                            self.to_probe.push(who);
+                        }
+                        continue;
+                    }
                 },
                 Phase::Absent | Phase::Waiting | Phase::GivenUp => continue,
             };

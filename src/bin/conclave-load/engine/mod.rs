@@ -74,6 +74,10 @@ impl Engine {
         if self.state.now() >= self.swept + SWEEP_US {
             self.swept = self.state.now();
             self.state.sweep();
+            for who in std::mem::take(&mut self.state.to_probe) {
+                self.state.probe(who, self.crowd.outgoing(who));
+                self.crowd.flush(who)?;
+            }
         }
         self.dial()?;
         self.drop_lost()?;

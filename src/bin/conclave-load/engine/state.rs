@@ -60,8 +60,15 @@ pub(super) struct Seat {
 pub(super) enum Purpose {
     Authenticate,
     Resume,
-    Say { speaker: u32, number: u32 },
-    Ask { ticket: u64 },
+    Say {
+        speaker: u32,
+        number: u32,
+    },
+    Ask {
+        ticket: u64,
+    },
+    /// To hear whether anybody is still there.
+    Probe,
 }
 
 #[derive(Debug)]
@@ -77,6 +84,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// When the phase began.
     pub(super) since: u64,
+    /// When anything came of it last.
+    pub(super) heard: u64,
     /// When it was dialled.
     pub(super) dialled: u64,
     /// When it was lost.
@@ -141,6 +150,7 @@ pub(crate) struct State {
     pub(super) to_repeat: BinaryHeap<Reverse<(u64, u32, u32)>>,
     pub(super) dirty: Vec<usize>,
     pub(super) lost: Vec<usize>,
+    pub(super) to_probe: Vec<usize>,
     pub(super) asks: Asks,
 }
 
@@ -169,6 +179,7 @@ impl State {
             to_repeat: BinaryHeap::new(),
             dirty: Vec::new(),
             lost: Vec::new(),
+            to_probe: Vec::new(),
             asks: Asks::default(),
             settings,
         }
@@ -181,6 +192,7 @@ impl State {
             token: token.to_owned(),
             phase: Phase::Absent,
             since: 0,
+            heard: 0,
             dialled: 0,
             lost: None,
             endpoint: who % self.endpoints,
@@ -329,6 +341,7 @@ impl State {
             Purpose::Resume => self.resumed(who, &reply.outcome),
             Purpose::Say { speaker, number } => self.answered(who, speaker, number, &reply.outcome),
             Purpose::Ask { ticket } => self.asks.answer(ticket, &reply.outcome),
+            Purpose::Probe => {}
         }
         self.speak(who, outgoing);
     }
@@ -341,8 +354,9 @@ impl State {
 }
 
 impl Ears for State {
-    fn wake(&mut self) {
+    fn wake(&mut self, who: usize) {
         self.look_at_the_clock();
+        self.connections[who].heard = self.now;
     }
 
     fn hear(&mut self, who: usize, heard: Heard<'_>, outgoing: &mut Outgoing) {

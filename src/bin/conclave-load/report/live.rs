@@ -82,14 +82,6 @@ impl Live {
         self.show(millis(elapsed), &text);
     }
 
-    /// A line that stays, above the live one.
-    pub(crate) fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| plain(line)),
-            None => plain(line),
-        }
-    }
-
     /// Takes the line away.
     pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {

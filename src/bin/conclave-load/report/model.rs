@@ -40,7 +40,8 @@ pub(crate) struct Report {
     /// Deliveries for each second of the servers' processor time, if their pids were given.
     pub(crate) deliveries_per_cpu_s: Option<f64>,
     pub(crate) tester: Tester,
-    /// The longest time within the run in which something was due and nothing was acknowledged.
+    /// The longest that any message waited from when it was due until it was acknowledged: for who sent it, the server
+    /// was not there.
     pub(crate) longest_without_service_ms: Option<f64>,
     /// Whether it was stopped before its time: the figures are of what was measured until then.
     pub(crate) interrupted: bool,

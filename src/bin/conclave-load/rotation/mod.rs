@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use crate::arguments::Rotation;
 use crate::engine::Pace;
 use crate::report::live::{Live, Moment};
-use crate::run::Outcome;
+use crate::run::{Outcome, tell_waits};
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys};
@@ -104,7 +104,8 @@ async fn go(options: &Rotation) -> Result<Outcome> {
     let pace = Pace::per_second(common.rate);
     let speaking = speech::Speaking::start(pace, &people, &shared, &rooms);
     idle(common.warmup).await;
-    let seconds = measure(&shared, common.duration, &mut sampling).await?;
+    let live = (!common.quiet).then(|| Live::timed("measuring", common.duration));
+    let seconds = measure(&shared, common.duration, &mut sampling, live).await?;
     speaking.stop(common.patience).await;
     changing.stop(common.patience).await;
     sampling.look()?;
@@ -122,7 +123,7 @@ async fn idle(time: Duration) {
     }
 }
 
-async fn measure(shared: &Shared, duration: Duration, sampling: &mut Sampling) -> Result<f64> {
+async fn measure(shared: &Shared, duration: Duration, sampling: &mut Sampling, mut live: Option<Live>) -> Result<f64> {
     let began = Instant::now();
     {
         let mut book = shared.book();
@@ -130,19 +131,21 @@ async fn measure(shared: &Shared, duration: Duration, sampling: &mut Sampling) -
         book.measures.begin(now);
     }
     sampling.begin()?;
-    let mut live = Live::timed("measuring", duration);
     for second in 1_u32.. {
         let end = duration.min(Duration::from_secs(second.into()));
         idle(end.saturating_sub(began.elapsed())).await;
         if end == Duration::from_secs(second.into()) && !stop::asked() {
-            live.at(began.elapsed(), &moment(&mut shared.book()));
+            let moment = moment(&mut shared.book());
+            if let Some(live) = &mut live {
+                live.at(began.elapsed(), &moment);
+            }
             sampling.look()?;
         }
         if began.elapsed() >= duration || stop::asked() {
             break;
         }
     }
-    live.finish();
+    live.into_iter().for_each(Live::finish);
     Ok(began.elapsed().as_secs_f64())
 }
 
@@ -239,14 +242,15 @@ fn conclude(
     }
     faults.into_iter().for_each(|faults| book.ledger.add(faults));
     let now = book.clock.now();
-    let longest_wait_us = book.ledger.longest_wait(now).map(|(waited, _)| waited);
+    let mut waits = book.ledger.longest_waits(now);
     let in_doubt = book.tally.sent - book.tally.acknowledged - book.tally.turned_away;
-    let notes = vec![format!(
+    let mut notes = vec![format!(
         "{} sessions; room keys were replaced {} times, and {} memberships ended and began again",
         rooms.len(),
         book.rotated(),
         book.changes
     )];
+    notes.push(tell_waits(&mut waits));
     book.measures.add_up();
     let counts = book.tally.counts(book.ledger.faults(), in_doubt, expected, expect_restarts);
     Outcome {
@@ -255,7 +259,7 @@ fn conclude(
         servers: sampling.servers(),
         share_of_a_core: sampling.share_of_a_core(),
         seconds,
-        longest_wait_us,
+        longest_wait_us: waits.last().copied(),
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),
         notes,
         interrupted: stop::asked(),

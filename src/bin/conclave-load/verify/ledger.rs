@@ -254,14 +254,15 @@ impl Ledger {
         self.faults
     }
 
-    /// The longest that a message of any session waited from when it was due until it was acknowledged, or until
-    /// `now`, and which session's it was.
-    pub(crate) fn longest_wait(&self, now: u64) -> Option<(u64, u32)> {
-        let acknowledged = (0..).zip(&self.sessions).map(|(index, session)| (session.longest_wait, index));
-        let open = self.speakers.iter().flat_map(|speaker| {
-            let waiting = speaker.said.iter().filter(|said| said.seq == 0);
-            waiting.map(|said| (now.saturating_sub(said.due), speaker.session))
-        });
-        acknowledged.chain(open).max()
+    /// For each session, the longest that a message of it waited from when it was due until it was acknowledged, or
+    /// until `now`.
+    pub(crate) fn longest_waits(&self, now: u64) -> Vec<u64> {
+        let mut waits: Vec<u64> = self.sessions.iter().map(|session| session.longest_wait).collect();
+        for speaker in &self.speakers {
+            let wait = &mut waits[speaker.session as usize];
+            let open = speaker.said.iter().filter(|said| said.seq == 0).map(|said| now.saturating_sub(said.due));
+            *wait = open.fold(*wait, u64::max);
+        }
+        waits
     }
 }

@@ -165,6 +165,24 @@ fn rule_7_a_holder_is_asked_for_whoever_lacks_the_key_and_another_if_none_answer
 }
 
 #[test]
+fn rule_7_the_only_holder_is_asked_again_if_they_do_not_answer() {
+    let mut world = World::group(true);
+    world.admit(EVE);
+    world.online = [BOB].into();
+    let key = [AskFor::Key { to: BOB, member: EVE, epoch: KeyEpoch(1) }];
+    assert_eq!(world.asks(), key);
+    for _ in 0..3 {
+        world.pass(14_999);
+        assert!(world.asks().is_empty());
+        world.pass(1);
+        assert_eq!(world.asks(), key, "the ask may have gone to a connection that was just ending");
+    }
+    world.ok(BOB, send_keys(1, &[EVE]));
+    world.pass(15_000);
+    assert!(world.asks().is_empty());
+}
+
+#[test]
 fn the_asks_of_holders_are_spread_and_go_elsewhere_when_a_holder_loses_the_key() {
     let mut world = World::group(true);
     for member in [EVE, user(40), user(41), user(42)] {

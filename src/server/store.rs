@@ -1,0 +1,84 @@
+//! Opening the store that the configuration names, and how much of it commits at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use super::StartError;
+use crate::config::{Config, Secret, StoreKind};
+use crate::protocol::NodeId;
+use crate::store::{
+    BatchReport, GroupCommit, GroupCommitOptions, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store,
+};
+use crate::telemetry::Metrics;
+
+/// Opens it; a shared one is waited for.
+pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    match config.store.kind {
+        StoreKind::Sqlite => {
+            let options = SqliteOptions {
+                readers: config.store.readers,
+                wal_bytes: config.store.wal_bytes,
+                ..SqliteOptions::new(&config.store.data_dir)
+            };
+            let opened = SqliteStore::open(&options).await;
+            Ok(Arc::new(opened.map_err(|error| StartError::Store { key: "store.data_dir", error })?))
+        }
+        StoreKind::Postgres => {
+            let settings = &config.store_postgres;
+            let options = PostgresOptions {
+                // Its absence was refused with the configuration.
+                url: settings.url.as_ref().map(Secret::expose).unwrap_or_default().to_owned(),
+                connections: settings.connections,
+                shards: settings.shards,
+                acquire_within: Duration::from_millis(settings.acquire_timeout_ms),
+                statement_within: Duration::from_millis(settings.statement_timeout_ms),
+                connect_within: Duration::from_secs(settings.connect_within_s),
+            };
+            let opened = PostgresStore::open(&options).await;
+            Ok(Arc::new(opened.map_err(|error| StartError::Store { key: "store.postgres.url", error })?))
+        }
+    }
+}
+
+/// Where everything is kept, for people.
+pub(super) fn place(config: &Config) -> String {
+    match config.store.kind {
+        StoreKind::Sqlite => {
+            let data_dir = &config.store.data_dir;
+            std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone()).display().to_string()
+        }
+        StoreKind::Postgres => "the database of store.postgres.url".to_owned(),
+    }
+}
+
+/// Group commit with as many shards as the store commits at the same time; they share the bounds of what may wait.
+pub(super) fn start_commits(
+    config: &Config,
+    store: Arc<dyn Store>,
+    node_id: NodeId,
+    metrics: &Arc<Metrics>,
+) -> GroupCommit {
+    let shards = match config.store.kind {
+        StoreKind::Sqlite => 1,
+        StoreKind::Postgres => config.store_postgres.shards,
+    };
+    let options = GroupCommitOptions {
+        shards,
+        queue_rows: config.store.queue_rows.div_ceil(shards),
+        queue_bytes: config.store.queue_bytes.div_ceil(shards),
+        batch_rows: config.store.batch_rows,
+        batch_bytes: config.store.batch_bytes,
+    };
+    let metrics = Arc::clone(metrics);
+    let waiting: Vec<AtomicI64> = (0..shards).map(|_| AtomicI64::new(0)).collect();
+    let observer = move |report: BatchReport| {
+        metrics.commit_rows.observe(report.rows as f64);
+        metrics.commit_seconds.observe(report.took.as_secs_f64());
+        if let Some(shard) = waiting.get(report.shard) {
+            shard.store(i64::try_from(report.waiting_rows).unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+        metrics.commit_queue.set(waiting.iter().map(|shard| shard.load(Ordering::Relaxed)).sum());
+    };
+    GroupCommit::start(store, node_id, options, Some(Arc::new(observer)))
+}

@@ -1,9 +1,11 @@
 //! Accounts and tokens.
 
+use rusqlite::{Connection, Row, params};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
 use super::column::{Cells, Columns, Hex, failed, json};
+use super::readers::row;
 use crate::protocol::{SessionId, Timestamp, UserId};
 use crate::store::records::{self, CLOSED, NEW_KEY};
 use crate::store::{NewPublicKey, StoreError, StoreResult, TokenHash, TokenOwner, UserRow};
@@ -87,16 +89,12 @@ impl SqliteStore {
     }
 
     pub(super) async fn find_token(&self, hash: TokenHash, now: Timestamp) -> StoreResult<Option<TokenOwner>> {
-        let row = sqlx::query(
-            "SELECT user_id, expires_at FROM tokens JOIN users USING (user_id)
-             WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL",
-        )
-        .bind(&hash.0[..])
-        .bind(now.as_millis())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(failed)?;
-        row.map(|row| Ok(TokenOwner { user_id: row.user("user_id")?, expires_at: row.time("expires_at")? })).transpose()
+        const SQL: &str = "
+            SELECT user_id, expires_at FROM tokens JOIN users USING (user_id)
+            WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL";
+        let owner = |row: &Row<'_>| Ok(TokenOwner { user_id: row.user("user_id")?, expires_at: row.time("expires_at")? });
+        let find = move |connection: &mut Connection| row(connection, SQL, params![hash.0, now.as_millis()], owner);
+        self.reading.read(find).await
     }
 
     pub(super) async fn delete_token(&self, hash: TokenHash) -> StoreResult<Option<UserId>> {
@@ -112,20 +110,21 @@ impl SqliteStore {
     }
 
     pub(super) async fn find_dead_tokens(&self, hashes: &[TokenHash], now: Timestamp) -> StoreResult<Vec<TokenHash>> {
-        let asked: Vec<String> = hashes.iter().map(digits).collect();
-        let live = sqlx::query(
-            "SELECT hash FROM json_each(?1) AS asked CROSS JOIN tokens ON hash = unhex(asked.value)
-                JOIN users USING (user_id)
-             WHERE expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL",
-        )
-        .bind(json(&asked))
-        .bind(now.as_millis())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        let live = live.iter().map(|row| row.col::<Vec<u8>>("hash")).collect::<StoreResult<Vec<_>>>()?;
-        let live: std::collections::HashSet<&[u8]> = live.iter().map(Vec::as_slice).collect();
-        Ok(hashes.iter().copied().filter(|hash| !live.contains(&hash.0[..])).collect())
+        const SQL: &str = "
+            SELECT 1 FROM tokens JOIN users USING (user_id)
+            WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL";
+        let mut hashes = hashes.to_vec();
+        let find = move |connection: &mut Connection| {
+            let mut live = connection.prepare_cached(SQL)?;
+            let mut dead = Vec::new();
+            for hash in hashes.drain(..) {
+                if !live.exists(params![hash.0, now.as_millis()])? {
+                    dead.push(hash);
+                }
+            }
+            Ok(dead)
+        };
+        self.reading.read(find).await
     }
 
     pub(super) async fn update_password(
@@ -274,13 +273,4 @@ async fn add_tasks(
         .await
         .map_err(failed)?;
     rows.iter().map(SqliteRow::session).collect()
-}
-
-fn digits(hash: &TokenHash) -> String {
-    hash.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    })
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::desk::{Clerk, Desk};
+use super::desk::{Clerk, Desk, Work};
 
 /// Pages in the WAL from which on they are copied: 16 MiB.
 pub(super) const PAGES: u32 = 4_000;
@@ -24,7 +24,7 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub(super) fn start(file: &Path, turn: Arc<Mutex<()>>) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { desk: Desk::start("checkpoints", file)?, turn, under_way: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { desk: Desk::start("checkpoints", file, Work::Writing)?, turn, under_way: AtomicBool::new(false) }))
     }
 
     /// A commit has left so many pages in the WAL: begins to copy them if they are many.

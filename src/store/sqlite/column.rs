@@ -45,6 +45,38 @@ impl Columns for SqliteRow {
     }
 }
 
+impl Columns for rusqlite::Row<'_> {
+    fn number(&self, name: &'static str) -> StoreResult<Option<i64>> {
+        self.get(name).map_err(|_| corrupt(name))
+    }
+
+    fn text(&self, name: &'static str) -> StoreResult<Option<String>> {
+        self.get(name).map_err(|_| corrupt(name))
+    }
+
+    fn words(&self, name: &'static str) -> StoreResult<Option<String>> {
+        self.get(name).map_err(|_| corrupt(name))
+    }
+
+    fn flag(&self, name: &'static str) -> StoreResult<bool> {
+        self.get(name).map_err(|_| corrupt(name))
+    }
+
+    fn id(&self, name: &'static str) -> StoreResult<[u8; 16]> {
+        self.get(name).map_err(|_| corrupt(name))
+    }
+
+    fn node(&self, name: &'static str) -> StoreResult<Option<NodeId>> {
+        self.text(name)?.as_deref().map(str::parse).transpose().map_err(|_| corrupt(name))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 /// What a failed statement means to the caller. SQLite's texts name tables and columns, never values.
 pub(super) fn failed(error: sqlx::Error) -> StoreError {
     match error {

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::{Connection, params};
+
 use super::SqliteStore;
 use super::column::{Columns, Hex, failed, int, json};
+use super::readers::rows;
 use crate::protocol::{InboxId, SessionId, Timestamp, UserId};
 use crate::store::{AckRow, InboxRow, StoreResult, records};
 
 impl SqliteStore {
     pub(super) async fn find_inbox(&self, user_id: UserId, limit: u64, now: Timestamp) -> StoreResult<Vec<InboxRow>> {
-        let rows = sqlx::query(
-            "SELECT * FROM inbox WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id LIMIT ?3",
-        )
-        .bind(&user_id.as_bytes()[..])
-        .bind(now.as_millis())
-        .bind(int(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        rows.iter().map(records::inbox_row).collect()
+        const SQL: &str = "
+            SELECT * FROM inbox WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id LIMIT ?3";
+        let find = move |connection: &mut Connection| {
+            let params = params![user_id.as_bytes(), now.as_millis(), int(limit)];
+            rows(connection, SQL, params, |row| records::inbox_row(row))
+        };
+        self.reading.read(find).await
     }
 
     pub(super) async fn find_inbox_keys(

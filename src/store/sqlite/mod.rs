@@ -17,6 +17,7 @@ mod nodes;
 mod open;
 mod overview;
 mod plan;
+mod readers;
 mod reads;
 mod snapshot;
 mod sweep;
@@ -34,6 +35,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
+use self::readers::Readers;
 use self::writer::Writer;
 use super::{
     Access, AckRow, Claim, CommitError, EventRange, EventRow, InboxRow, KeyCoverage, Membership, NewPublicKey,
@@ -90,7 +92,10 @@ impl SqliteOptions {
 /// The embedded store; see the module.
 #[derive(Debug)]
 pub struct SqliteStore {
+    /// What is seldom read.
     readers: SqlitePool,
+    /// What connections and sessions read all the time.
+    reading: Readers,
     writer: Writer,
     clock: StoreClock,
     /// The history that sequence numbers are of.
@@ -132,6 +137,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.reading.close().await;
         self.writer.close().await;
         // Whoever still holds the closed store does not keep the next process from the directory.
         if let Err(error) = self.lock.unlock() {

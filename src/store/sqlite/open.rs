@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::checkpoint;
 use super::column::failed;
+use super::readers::Readers;
 use super::writer::Writer;
 use super::{SqliteOptions, SqliteStore};
 use crate::store::{StoreError, StoreResult};
@@ -38,7 +39,10 @@ pub(super) const PRAGMAS: [(&str, &str); 6] = [
     ("cache_size", "-32768"),
 ];
 
-/// How long a read waits for a connection.
+/// Connections for what is seldom read.
+const SELDOM_READERS: u32 = 2;
+
+/// How long a seldom read waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 
 pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
@@ -58,13 +62,14 @@ pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
     migrate(&mut *writer.connections().acquire().await.map_err(failed)?).await?;
     end_former_leases(&writer).await?;
     let log = history(&writer, &identity).await?;
-    let readers = connect_readers(options.readers, connect).await?;
-    Ok(SqliteStore { readers, writer, clock: options.clock.clone(), log, lock })
+    let readers = connect_readers(connect).await?;
+    let reading = Readers::start(&file, options.readers).map_err(|error| unusable(&file, &error))?;
+    Ok(SqliteStore { readers, reading, writer, clock: options.clock.clone(), log, lock })
 }
 
-async fn connect_readers(most: u32, connect: SqliteConnectOptions) -> StoreResult<SqlitePool> {
+async fn connect_readers(connect: SqliteConnectOptions) -> StoreResult<SqlitePool> {
     SqlitePoolOptions::new()
-        .max_connections(most.max(1))
+        .max_connections(SELDOM_READERS)
         .acquire_timeout(ACQUIRE)
         .test_before_acquire(false)
         .connect_with(connect.pragma("query_only", "ON"))

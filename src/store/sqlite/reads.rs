@@ -1,11 +1,12 @@
 //! What connections read of sessions without asking their actors.
 
-use futures_util::TryStreamExt;
-use sqlx::Connection;
+use rusqlite::{Connection, params};
+use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
-use super::column::{Cells, Columns, Hex, failed, int, json};
+use super::column::{Columns, Hex, failed, int, json};
+use super::readers::{row, rows};
 use crate::protocol::{GoneReason, MemberView, RoomKeyView, SessionId, SessionInfo, Timestamp, UserId};
 use crate::store::{Access, EventRange, EventRow, Membership, Page, StoreResult, records};
 
@@ -41,37 +42,32 @@ impl SqliteStore {
         user_id: UserId,
         now: Timestamp,
     ) -> StoreResult<Access> {
-        let row = sqlx::query(
-            "SELECT s.last_seq, iif(s.e2ee_on, s.key_epoch, NULL) AS key_epoch, m.role, m.first_seq,
+        const SQL: &str = "
+            SELECT s.last_seq, iif(s.e2ee_on, s.key_epoch, NULL) AS key_epoch, m.role, m.first_seq,
                 (r.banned_until IS NOT NULL) AS banned
-             FROM sessions AS s
-             LEFT JOIN members AS m ON m.session_id = s.session_id AND m.user_id = ?2
-             LEFT JOIN restrictions AS r
+            FROM sessions AS s
+            LEFT JOIN members AS m ON m.session_id = s.session_id AND m.user_id = ?2
+            LEFT JOIN restrictions AS r
                 ON r.session_id = s.session_id AND r.user_id = ?2 AND r.banned_until > ?3
-             WHERE s.session_id = ?1 AND s.ended_at IS NULL",
-        )
-        .bind(&session_id.as_bytes()[..])
-        .bind(&user_id.as_bytes()[..])
-        .bind(now.as_millis())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(failed)?;
-        let Some(row) = row else { return Ok(Access::NoSession) };
-        records::access(&row)
+            WHERE s.session_id = ?1 AND s.ended_at IS NULL";
+        let find = move |connection: &mut Connection| {
+            let params = params![session_id.as_bytes(), user_id.as_bytes(), now.as_millis()];
+            row(connection, SQL, params, |row| records::access(row))
+        };
+        Ok(self.reading.read(find).await?.unwrap_or(Access::NoSession))
     }
 
     pub(super) async fn find_sessions_of(&self, user_id: UserId) -> StoreResult<Vec<Membership>> {
-        let rows = sqlx::query(
-            "SELECT m.session_id, m.role, m.first_seq, m.acked_seq, m.held, m.sent, s.version, s.last_seq, s.e2ee_on,
+        const SQL: &str = "
+            SELECT m.session_id, m.role, m.first_seq, m.acked_seq, m.held, m.sent, s.version, s.last_seq, s.e2ee_on,
                 iif(s.e2ee_on, s.key_epoch, NULL) AS key_epoch, h.head->>'name' AS name, s.wants_keys
-             FROM members AS m JOIN sessions AS s USING (session_id) JOIN session_heads AS h USING (session_id)
-             WHERE m.user_id = ?1 ORDER BY m.session_id",
-        )
-        .bind(&user_id.as_bytes()[..])
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        rows.iter().map(|row| records::membership(row, &self.log)).collect()
+            FROM members AS m JOIN sessions AS s USING (session_id) JOIN session_heads AS h USING (session_id)
+            WHERE m.user_id = ?1 ORDER BY m.session_id";
+        let log = self.log.clone();
+        let find = move |connection: &mut Connection| {
+            rows(connection, SQL, [user_id.as_bytes()], |row| records::membership(row, &log))
+        };
+        self.reading.read(find).await
     }
 
     pub(super) async fn find_departures(
@@ -105,26 +101,26 @@ impl SqliteStore {
             EventRange::After { after, up_to } => (EVENTS_AFTER, after, up_to.unwrap_or(u64::MAX)),
             EventRange::Before { before, from } => (EVENTS_BEFORE, before, from),
         };
-        let mut found = sqlx::query(sql)
-            .bind(&session_id.as_bytes()[..])
-            .bind(int(from))
-            .bind(int(to))
-            .bind(int(limit.saturating_add(1)))
-            .fetch(&self.readers);
-        let (mut rows, mut size, mut more) = (Vec::new(), 0_usize, false);
-        while let Some(row) = found.try_next().await.map_err(failed)? {
-            let json: String = row.col("json")?;
-            size = size.saturating_add(json.len());
-            more = rows.len() as u64 >= limit || (size > bytes && !rows.is_empty());
-            if more {
-                break;
+        let find = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let more_than = int(limit.saturating_add(1));
+            let mut found = statement.query(params![session_id.as_bytes(), int(from), int(to), more_than])?;
+            let (mut rows, mut size, mut more) = (Vec::new(), 0_usize, false);
+            while let Some(row) = found.next()? {
+                let json = row.string("json")?;
+                size = size.saturating_add(json.len());
+                more = rows.len() as u64 >= limit || (size > bytes && !rows.is_empty());
+                if more {
+                    break;
+                }
+                rows.push(EventRow { seq: row.count("seq")?, version: row.count("version")?, json: json.into() });
             }
-            rows.push(EventRow { seq: row.count("seq")?, version: row.count("version")?, json: json.into() });
-        }
-        if matches!(range, EventRange::Before { .. }) {
-            rows.reverse();
-        }
-        Ok(Page { rows, more })
+            if matches!(range, EventRange::Before { .. }) {
+                rows.reverse();
+            }
+            Ok(Page { rows, more })
+        };
+        self.reading.read(find).await
     }
 
     pub(super) async fn find_room_keys(

@@ -1,10 +1,11 @@
 //! A whole session as its new owner needs it, and the tasks that wait for it.
 
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use rusqlite::{Connection, Row};
+use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::column::{Columns, failed};
+use super::readers::{row, rows};
 use crate::protocol::SessionId;
 use crate::session::state::{Snapshot, Task};
 use crate::store::records::{invitation, join_request, member, recent, restriction, task};
@@ -13,39 +14,19 @@ use crate::store::{StoreError, StoreResult};
 impl SqliteStore {
     /// Reads a session at one moment.
     pub(super) async fn read_snapshot(&self, session_id: SessionId) -> StoreResult<Snapshot> {
-        let mut connection = self.readers.acquire().await.map_err(failed)?;
-        let mut read = connection.begin().await.map_err(failed)?;
-        let id = &session_id.as_bytes()[..];
-        let row = sqlx::query(
-            "SELECT last_seq, last_time, key_messages, head FROM sessions JOIN session_heads USING (session_id)
-             WHERE session_id = ?1",
-        )
-        .bind(id)
-        .fetch_optional(&mut *read)
-        .await
-        .map_err(failed)?;
-        let row = row.ok_or_else(|| StoreError::Corrupt("a session has no record".to_owned()))?;
-        let snapshot = Snapshot {
-            head: row.record("head")?,
-            last_seq: row.count("last_seq")?,
-            last_time: row.time("last_time")?,
-            key_messages: row.count("key_messages")?,
-            members: all(&mut read, "SELECT * FROM members WHERE session_id = ?1", id, member).await?,
-            restrictions: all(&mut read, "SELECT * FROM restrictions WHERE session_id = ?1", id, restriction).await?,
-            join_requests: all(&mut read, "SELECT * FROM join_requests WHERE session_id = ?1", id, join_request)
-                .await?,
-            invitations: all(&mut read, "SELECT * FROM invitations WHERE session_id = ?1", id, invitation).await?,
-            recent: all(&mut read, "SELECT * FROM recent_msgs WHERE session_id = ?1 ORDER BY time, seq", id, recent)
-                .await?,
+        let read = move |connection: &mut Connection| {
+            // Ended without a commit: nothing was written.
+            let moment = connection.transaction()?;
+            let id = session_id.as_bytes();
+            snapshot(&moment, id)
         };
-        read.commit().await.map_err(failed)?;
-        Ok(snapshot)
+        self.reading.read(read).await
     }
 
     pub(super) async fn find_tasks(&self, session_id: SessionId) -> StoreResult<Vec<Task>> {
-        let mut connection = self.readers.acquire().await.map_err(failed)?;
-        let sql = "SELECT * FROM tasks WHERE session_id = ?1 ORDER BY id";
-        all(&mut connection, sql, session_id.as_bytes(), task).await
+        const SQL: &str = "SELECT * FROM tasks WHERE session_id = ?1 ORDER BY id";
+        let read = move |connection: &mut Connection| rows(connection, SQL, [session_id.as_bytes()], |row| task(row));
+        self.reading.read(read).await
     }
 
     pub(super) async fn find_sessions_with_tasks(&self, limit: u64) -> StoreResult<Vec<SessionId>> {
@@ -58,12 +39,22 @@ impl SqliteStore {
     }
 }
 
-async fn all<T>(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-    session_id: &[u8],
-    read: fn(&SqliteRow) -> StoreResult<T>,
-) -> StoreResult<Vec<T>> {
-    let rows = sqlx::query(sql).bind(session_id).fetch_all(connection).await.map_err(failed)?;
-    rows.iter().map(read).collect()
+fn snapshot(moment: &Connection, id: &[u8; 16]) -> StoreResult<Snapshot> {
+    const RECORD: &str = "
+        SELECT last_seq, last_time, key_messages, head FROM sessions JOIN session_heads USING (session_id)
+        WHERE session_id = ?1";
+    let record = |row: &Row<'_>| {
+        Ok(Snapshot {
+            head: row.record("head")?,
+            last_seq: row.count("last_seq")?,
+            last_time: row.time("last_time")?,
+            key_messages: row.count("key_messages")?,
+            members: rows(moment, "SELECT * FROM members WHERE session_id = ?1", [id], |row| member(row))?,
+            restrictions: rows(moment, "SELECT * FROM restrictions WHERE session_id = ?1", [id], |row| restriction(row))?,
+            join_requests: rows(moment, "SELECT * FROM join_requests WHERE session_id = ?1", [id], |row| join_request(row))?,
+            invitations: rows(moment, "SELECT * FROM invitations WHERE session_id = ?1", [id], |row| invitation(row))?,
+            recent: rows(moment, "SELECT * FROM recent_msgs WHERE session_id = ?1 ORDER BY time, seq", [id], |row| recent(row))?,
+        })
+    };
+    row(moment, RECORD, [id], record)?.ok_or_else(|| StoreError::Corrupt("a session has no record".to_owned()))
 }

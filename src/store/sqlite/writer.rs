@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::checkpoint::Checkpoints;
 use super::column::failed;
-use super::desk::{Clerk, Desk, Gone};
+use super::desk::{Clerk, Desk, Gone, Work};
 use crate::protocol::Timestamp;
 use crate::store::{StoreError, StoreResult};
 
@@ -93,7 +93,7 @@ impl Writer {
     /// Opens the connection that writes.
     pub(super) async fn open(connect: SqliteConnectOptions, wal: PathBuf, wal_bytes: u64) -> sqlx::Result<Self> {
         let turn = Arc::new(Mutex::new(()));
-        let committing = Desk::start("commits", connect.get_filename())?;
+        let committing = Desk::start("commits", connect.get_filename(), Work::Writing)?;
         let checkpoints = Checkpoints::start(connect.get_filename(), Arc::clone(&turn))?;
         let one = || {
             SqlitePoolOptions::new()

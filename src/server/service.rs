@@ -37,16 +37,18 @@ pub(super) async fn watch(parts: UpkeepParts) {
     let mut ticks = interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut standing, mut misses, mut lost_since) = (Standing::Serves, 0_u32, None);
+    // A bus that has not come yet since the start is waited for, and not lost.
+    let mut has_come = false;
     loop {
         ticks.tick().await;
         let look = look(&parts).await;
         if look.bus {
-            (misses, lost_since) = (0, None);
+            (misses, lost_since, has_come) = (0, None, true);
         } else {
             misses += 1;
             lost_since = lost_since.or_else(|| Some(parts.clock.now()));
         }
-        let bus_lost = lost_since.filter(|_| misses >= MISSES);
+        let bus_lost = lost_since.filter(|_| has_come && misses >= MISSES);
         let now = stand(&parts, &look, bus_lost).await;
         if now != standing {
             change(&parts, standing, now).await;

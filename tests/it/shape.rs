@@ -12,6 +12,10 @@ const PURE: &[&str] = &[
     "src/connection/frame_guard.rs",
     "src/cluster/placement.rs",
     "src/cluster/standing.rs",
+    "src/bin/conclave-load/verify",
+    "src/bin/conclave-load/plan.rs",
+    "src/bin/conclave-load/engine/pace.rs",
+    "src/bin/conclave-load/rotation/stay.rs",
 ];
 
 /// What a pure room does not name.

@@ -56,6 +56,8 @@ pub enum Row {
     },
     /// Where the session stands: whoever has not heard of this version has missed something. Never stored.
     Head(u64),
+    /// The session no longer lives on this node, which is at its end or had nothing to do for it. Never stored.
+    Released(NodeId),
     /// The session wants to know who of these is connected, and where; the answer goes to its owner. Never stored.
     RollCall {
         /// The node that the session lives on.
@@ -107,6 +109,7 @@ const EVENT: u8 = 3;
 const TYPING: u8 = 4;
 const HEAD: u8 = 5;
 const ROLL_CALL: u8 = 6;
+const RELEASED: u8 = 7;
 
 impl Publication {
     /// As it travels. Layout: session id, version, then rows of a kind byte and length-prefixed parts, big-endian.
@@ -142,7 +145,7 @@ impl Row {
             Self::Notice { frame, .. } => frame.len() + 96,
             Self::Withdrawn { inbox_ids, .. } => inbox_ids.len() * 64 + 32,
             Self::Event { frame, .. } | Self::Typing { frame, .. } => frame.len() + 48,
-            Self::Head(_) => 16,
+            Self::Head(_) | Self::Released(_) => 24,
             Self::RollCall { names, .. } => names.len() * 16 + 32,
         }
     }
@@ -187,6 +190,10 @@ impl Row {
                 out.put_u8(HEAD);
                 out.put_u64(*version);
             }
+            Self::Released(node) => {
+                out.put_u8(RELEASED);
+                out.put_slice(node.as_bytes());
+            }
             Self::RollCall { owner, names } => {
                 out.put_u8(ROLL_CALL);
                 out.put_slice(owner.as_bytes());
@@ -218,6 +225,7 @@ impl Row {
             }
             TYPING => Ok(Self::Typing { by: take_user(message)?, frame: Frame::from_encoded(take_bytes(message)?) }),
             HEAD => Ok(Self::Head(message.try_get_u64().map_err(|_| Damaged)?)),
+            RELEASED => Ok(Self::Released(NodeId::from_bytes(take_id(message)?))),
             ROLL_CALL => {
                 let owner = NodeId::from_bytes(take_id(message)?);
                 let count = message.try_get_u32().map_err(|_| Damaged)?;

@@ -218,7 +218,11 @@ impl ConnectionActor {
                         self.unreadable = 0;
                         let greets = matches!(unreadable.request, Some("authenticate" | "ping"));
                         let early = self.link.stage.get() == Stage::Unknown && !greets;
-                        let refusal = if early { unauthenticated() } else { unreadable.refusal };
+                        let refusal = if early {
+                            unauthenticated()
+                        } else {
+                            dispatch::not_too_many(&self.hub, &self.link).err().unwrap_or(unreadable.refusal)
+                        };
                         self.link.answer(id, "error", &Err(refusal));
                     }
                     None => {

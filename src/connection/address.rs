@@ -53,6 +53,9 @@ pub trait Deliveries: Send + Sync + 'static {
 pub trait Peers: Send + Sync + 'static {
     /// Takes what another node says; what it has for connections of this node. Never waits.
     fn receive(self: Arc<Self>, from: NodeId, message: NodeMessage) -> Vec<Parcel>;
+
+    /// A node has given a session up: it has to be looked for again. Never waits.
+    fn released(self: Arc<Self>, session_id: SessionId, by: NodeId);
 }
 
 /// Who is connected.

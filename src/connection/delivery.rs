@@ -44,6 +44,7 @@ impl Subscriptions {
                 Row::Event { effect: Effect::None | Effect::Ended, .. }
                 | Row::Typing { .. }
                 | Row::Head(_)
+                | Row::Released(_)
                 | Row::RollCall { .. } => continue,
             };
             workers = workers.and(self.0.people.workers_of(user_id));

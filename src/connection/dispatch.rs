@@ -54,13 +54,17 @@ fn admit(hub: &Hub, link: &Link, request: &Request) -> Result<(), Refusal> {
         }
         (_, Stage::Authenticated | Stage::Resuming | Stage::Resumed) => {}
     }
-    if let Some(identity) = link.identity.get() {
-        identity.throttle.admit(hub.node.nanos(), hub.node.limits.requests_per_s).map_err(|wait| {
-            hub.node.metrics.limited(Limit::Requests);
-            Refusal::rate_limited("too many requests", wait.div_ceil(1_000_000).max(1))
-        })?;
-    }
+    not_too_many(hub, link)?;
     request.check(&hub.node.arguments)
+}
+
+/// Counts a request against what the user may send in a second, readable or not.
+pub(super) fn not_too_many(hub: &Hub, link: &Link) -> Result<(), Refusal> {
+    let Some(identity) = link.identity.get() else { return Ok(()) };
+    identity.throttle.admit(hub.node.nanos(), hub.node.limits.requests_per_s).map_err(|wait| {
+        hub.node.metrics.limited(Limit::Requests);
+        Refusal::rate_limited("too many requests", wait.div_ceil(1_000_000).max(1))
+    })
 }
 
 /// Whether a request goes straight to its session, or has something read first.

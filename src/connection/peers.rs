@@ -121,11 +121,25 @@ impl Subscriptions {
         match channel {
             Channel::Session(id) => {
                 let publication = Publication::decode(payload).ok().filter(|one| one.session_id == id)?;
-                for row in &publication.rows {
-                    if let Row::RollCall { owner, names } = row {
+                match publication.rows.first() {
+                    Some(Row::RollCall { owner, names }) => {
                         self.answer_roll_call(id, *owner, names);
                         return None;
                     }
+                    Some(Row::Released(node)) => {
+                        if let Some(peers) = self.peers() {
+                            peers.released(id, *node);
+                        }
+                        return None;
+                    }
+                    Some(
+                        Row::Notice { .. }
+                        | Row::Withdrawn { .. }
+                        | Row::Event { .. }
+                        | Row::Typing { .. }
+                        | Row::Head(_),
+                    )
+                    | None => {}
                 }
                 Some(Parcel { publication: Some(publication), ..Parcel::default() })
             }

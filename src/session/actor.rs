@@ -267,8 +267,11 @@ impl SessionActor {
         let (shared, session_id) = (Arc::clone(&self.shared), self.session_id);
         let release = async move { shared.store.release(session_id, shared.options.node_id, fence).await };
         ctx.spawn(release.into_actor(self).map(|released, actor, ctx| {
-            if let Err(error) = released {
-                tracing::warn!(session = %actor.session_id, %error, "a session could not be released");
+            match released {
+                Ok(()) => actor.publish(Row::Released(actor.shared.options.node_id)),
+                Err(error) => {
+                    tracing::warn!(session = %actor.session_id, %error, "a session could not be released");
+                }
             }
             ctx.stop();
         }));

@@ -94,8 +94,21 @@ impl SessionActor {
                     slot.refuse_now(unavailable());
                 }
                 self.committing = false;
+                self.release();
                 self.give_up(unavailable(), ctx);
             }
+        }
+    }
+
+    /// Leaves a session that failed here to whoever is told something for it first.
+    fn release(&self) {
+        let Life::Live(live) = &self.life else { return };
+        let (shared, session_id, fence) = (Arc::clone(&self.shared), self.session_id, live.fence);
+        if live.version > 0 {
+            actix_web::rt::spawn(async move {
+                // Not done, it stays with this node, which takes it up again.
+                drop(shared.store.release(session_id, shared.options.node_id, fence).await);
+            });
         }
     }
 

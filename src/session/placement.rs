@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::actor::{SessionActor, unavailable};
+use super::actor::{SessionActor, Stop, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
 use super::router::Inner;
 use crate::cluster::placement::{Arrival, DOUBT_MS, Ticket, ToSend};
@@ -90,12 +90,17 @@ impl Inner {
             self.unpark(&parked);
             let Parked { command, reply, .. } = parked;
             match self.admit(session_id) {
-                Ok(()) => self.tell(&live, command, reply),
+                // Dropped if its actor is gone already, it refuses by itself.
+                Ok(()) => drop(self.tell(&live, command, reply)),
                 Err(refusal) => reply.refuse_now(refusal),
             }
         }
         for nudge in place.take_nudges() {
             drop(live.addr.try_send(nudge));
+        }
+        if self.registry.is_closed() {
+            // It came too late for those that were asked to stop.
+            drop(live.addr.try_send(Stop));
         }
         place.at = At::Here(live);
         shard.settle(session_id);
@@ -191,18 +196,13 @@ impl Inner {
             return reply.refuse_now(refusal);
         }
         let place = shard.place(session_id, self.registry.millis());
-        match &place.at {
-            At::Here(live) => self.tell(live, command, reply),
-            At::Nowhere => {
-                self.park(session_id, place, command, reply);
-                shard.settle(session_id);
-            }
+        if matches!(place.at, At::Away(_)) {
             // Perhaps it has come home since: the store is asked, and the caller asks again.
-            At::Away(_) => {
-                self.look(session_id, place, Duration::ZERO);
-                self.give_back(session_id, &mut shard, reply);
-            }
+            self.look(session_id, place, Duration::ZERO);
+            return self.give_back(session_id, &mut shard, reply);
         }
+        self.tell_or_park(session_id, place, command, reply);
+        shard.settle(session_id);
     }
 
     /// Tells a node that its call, and those behind it, were not taken.
@@ -330,6 +330,19 @@ fn encode(session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
 }
 
 impl Peers for Inner {
+    fn released(self: Arc<Self>, session_id: SessionId, by: NodeId) {
+        let mut shard = self.registry.shard(session_id);
+        let Some(place) = shard.get(session_id) else { return };
+        if !matches!(place.at, At::Away(owner) if owner == by) {
+            return;
+        }
+        place.at = At::Nowhere;
+        if !place.calls.is_empty() {
+            self.look(session_id, place, Duration::ZERO);
+        }
+        shard.settle(session_id);
+    }
+
     fn receive(self: Arc<Self>, from: NodeId, message: NodeMessage) -> Vec<Parcel> {
         match message {
             NodeMessage::Call(call) => self.call(from, *call),

@@ -154,13 +154,8 @@ impl Sessions {
             return reply.refuse_now(refusal);
         }
         let place = shard.place(session_id, registry.millis());
-        match &place.at {
-            At::Here(live) => self.inner.tell(live, command, reply),
-            At::Nowhere | At::Away(_) => {
-                self.inner.park(session_id, place, command, reply);
-                shard.settle(session_id);
-            }
-        }
+        self.inner.tell_or_park(session_id, place, command, reply);
+        shard.settle(session_id);
     }
 
     /// Makes a session and hands it its first command, [`Command::Create`].
@@ -235,6 +230,15 @@ impl Sessions {
         self.inner.registry.stop_all();
     }
 
+    /// The other node that this one takes for the session's owner.
+    #[cfg(test)]
+    pub(crate) fn way_to(&self, session_id: SessionId) -> Option<NodeId> {
+        match self.inner.registry.shard(session_id).get(session_id)?.at {
+            At::Away(owner) => Some(owner),
+            At::Nowhere | At::Here(_) => None,
+        }
+    }
+
     /// For what other nodes tell this one. Held weakly: it reaches connections, which reach it.
     pub fn peers(&self) -> Weak<dyn Peers> {
         Arc::<Inner>::downgrade(&self.inner)
@@ -259,19 +263,45 @@ impl Inner {
         Ok(())
     }
 
-    /// Hands a command to a session that lives here.
-    pub(super) fn tell(&self, live: &Live, command: Command, reply: ReplySlot) {
-        let Some(permit) = self.permit(&live.pending) else { return reply.refuse_now(overloaded()) };
+    /// Hands a command to a session that lives here; it comes back if its actor is gone.
+    pub(super) fn tell(&self, live: &Live, command: Command, reply: ReplySlot) -> Option<(Command, ReplySlot)> {
+        let Some(permit) = self.permit(&live.pending) else {
+            reply.refuse_now(overloaded());
+            return None;
+        };
         match live.addr.try_send(Envelope { command, reply, permit }) {
-            Ok(()) => {}
-            Err(SendError::Full(envelope)) => envelope.reply.refuse_now(overloaded()),
-            // Its actor has died, and its place is about to be empty.
-            Err(SendError::Closed(envelope)) => envelope.reply.refuse_now(unavailable()),
+            Ok(()) => None,
+            Err(SendError::Full(envelope)) => {
+                envelope.reply.refuse_now(overloaded());
+                None
+            }
+            Err(SendError::Closed(Envelope { command, reply, .. })) => Some((command, reply)),
+        }
+    }
+
+    /// Hands a command to its session if it lives here, or else keeps it until it is found.
+    pub(super) fn tell_or_park(
+        self: &Arc<Self>,
+        session_id: SessionId,
+        place: &mut Place,
+        command: Command,
+        reply: ReplySlot,
+    ) {
+        let left = match &place.at {
+            At::Here(live) => self.tell(live, command, reply),
+            At::Nowhere | At::Away(_) => Some((command, reply)),
+        };
+        if let Some((command, reply)) = left {
+            // An actor that has died without a word: the session begins a new life.
+            if matches!(place.at, At::Here(_)) {
+                place.at = At::Nowhere;
+            }
+            self.park(session_id, place, command, reply);
         }
     }
 
     /// Keeps a command until its session is found, or sends it on its way to where it lives.
-    pub(super) fn park(self: &Arc<Self>, session_id: SessionId, place: &mut Place, command: Command, reply: ReplySlot) {
+    fn park(self: &Arc<Self>, session_id: SessionId, place: &mut Place, command: Command, reply: ReplySlot) {
         let weight = command.weight();
         let full = place.calls.len() >= self.shared.options.mailbox
             || self.waiting_bytes.load(Ordering::Relaxed) + weight > self.shared.options.call_bytes;

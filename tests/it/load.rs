@@ -2,6 +2,7 @@
 //! it is, with an exit status that is not 0. These are also the short verified runs of every change; they print their
 //! counts.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -108,7 +109,19 @@ impl Ended {
         assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
         assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
         FAULTS.iter().for_each(|fault| assert_eq!(self.count(fault), 0, "{fault}: {}", self.said()));
-        println!("{}", self.stdout);
+        self.tell();
+    }
+
+    /// Prints the counts and the speed, past the capture of tests that pass: they are what a change is looked at by.
+    fn tell(&self) {
+        let mut line = format!("{}:", self.report["scenario"].as_str().expect("a scenario"));
+        for count in ["sent", "acknowledged", "delivered", "reconnects"].iter().chain(&FAULTS) {
+            line.push_str(&format!(" {count} {},", self.count(count)));
+        }
+        let latency =
+            self.report["latencies"].as_array().and_then(|all| all.iter().find(|one| one["what"] == "delivery"));
+        let p99 = latency.and_then(|latency| latency["p99_us"].as_u64()).expect("a latency");
+        writeln!(std::io::stderr(), "{line} delivery p99 {p99} µs").expect("standard error");
     }
 
     /// Asserts that this was wrong, so often, and nothing else.
@@ -308,6 +321,15 @@ async fn announced_kills_lose_nothing_and_pass() {
     assert!(ended.count("reconnects") >= 16, "{}", ended.said());
     let without_service = ended.report["longest_without_service_ms"].as_f64().expect("a time");
     assert!(without_service > 50.0, "{}", ended.said());
+}
+
+#[tokio::test]
+async fn announced_kills_leave_encrypted_sessions_whole() {
+    let arguments =
+        ROTATION.replace("--duration 4s", "--duration 8s --expect-restarts --rotate-every 2s --change-every 2s");
+    let ended = killed_twice(&arguments).await;
+    ended.passed();
+    assert!(ended.count("reconnects") >= 8, "{}", ended.said());
 }
 
 #[tokio::test]

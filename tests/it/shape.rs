@@ -13,6 +13,10 @@ const PURE: &[&str] = &[
     "src/cluster/envelope.rs",
     "src/cluster/placement.rs",
     "src/cluster/standing.rs",
+    "src/bin/conclave-load/verify",
+    "src/bin/conclave-load/plan.rs",
+    "src/bin/conclave-load/engine/pace.rs",
+    "src/bin/conclave-load/rotation/stay.rs",
 ];
 
 /// What a pure room does not name.

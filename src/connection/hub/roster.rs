@@ -121,8 +121,8 @@ impl Roster {
                 }
             }
             Row::Head(version) => self.head(session_id, Some(*version), after),
-            // Answered for all hubs at once.
-            Row::RollCall { .. } => {}
+            // The node's business, and not that of its hubs.
+            Row::RollCall { .. } | Row::Released(_) => {}
             Row::Typing { by, frame } => {
                 if let Some(audience) = self.sessions.get(&session_id) {
                     audience.typing(*by, frame, after);

@@ -115,6 +115,27 @@ async fn a_token_that_dies_on_one_node_ends_the_connection_on_another() {
     assert_eq!(raw.close_code().await, Some(4001));
 }
 
+#[actix_web::test]
+async fn calls_that_nobody_answers_are_bounded_and_end_in_time() {
+    let (ground, nodes) = cluster_with(|config| {
+        config.cluster.call_bytes = 4000;
+        config.cluster.call_deadline_ms = 500;
+    })
+    .await;
+    let ([_one, mut two, _three], _, session) = three(&nodes).await;
+    two.call("send_msg", text(&session, "before")).await;
+    ground.wire.cut(nodes[0].id);
+    let asked = pipeline(&mut two, &session, "unheard", 10).await;
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+    for request in asked {
+        let answer = two.answer(request).await;
+        *codes.entry(answer["body"]["code"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(codes, BTreeMap::from([("overloaded".to_owned(), 7), ("unavailable".to_owned(), 3)]));
+    assert_eq!(nodes[1].metrics.calls_waiting.get(), 0);
+    assert_eq!(nodes[1].metrics.calls_expired.get(), 3);
+}
+
 /// Sends without waiting, so many messages on one connection; their requests.
 async fn pipeline(raw: &mut Raw, session: &Value, name: &str, count: usize) -> Vec<u64> {
     let mut requests = Vec::new();
@@ -170,6 +191,23 @@ async fn a_session_that_moves_while_many_speak_loses_nothing_and_keeps_their_ord
     all.sort_unstable();
     assert!(all.windows(2).all(|two| two[1] == two[0] + 1), "one after the other: {all:?}");
     assert_eq!(all.len(), 400);
+}
+
+#[actix_web::test]
+async fn a_drained_session_is_taken_over_at_once_though_its_former_node_is_gone() {
+    let (ground, nodes) = cluster().await;
+    let ([_one, mut two, mut three], _, session) = three(&nodes).await;
+    two.call("send_msg", text(&session, "before")).await;
+    let place = id_of(&session);
+    assert_eq!(nodes[1].sessions.way_to(place), Some(nodes[0].id));
+    assert_eq!(nodes[0].sessions.stop(SOON).await, 0);
+    until("nobody heard that it was given up", || nodes[1].sessions.way_to(place).is_none()).await;
+    ground.wire.cut(nodes[0].id);
+    let began = Instant::now();
+    two.call("send_msg", text(&session, "after")).await;
+    assert!(began.elapsed() < Duration::from_millis(1000), "it waited for a dead node: {:?}", began.elapsed());
+    assert_eq!(three.event("Msg").await["markdown_text"], "before");
+    assert_eq!(three.event("Msg").await["markdown_text"], "after");
 }
 
 #[actix_web::test]

@@ -59,7 +59,7 @@ pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
     end_former_leases(&writer).await?;
     let log = history(&writer, &identity).await?;
     let readers = connect_readers(options.readers, connect).await?;
-    Ok(SqliteStore { readers, writer, clock: options.clock.clone(), log, _lock: lock })
+    Ok(SqliteStore { readers, writer, clock: options.clock.clone(), log, lock })
 }
 
 async fn connect_readers(most: u32, connect: SqliteConnectOptions) -> StoreResult<SqlitePool> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use conclave::client::profile::Profile;
 use conclave::client::{Client, ClientConfig, ClientError, NewsStream};
-use conclave::protocol::{DeleteSession, KickUser};
+use conclave::protocol::{DeleteSession, ErrorCode, KickUser};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -162,6 +162,14 @@ async fn persist<T, F: Future<Output = Result<T, ClientError>>>(call: impl Fn() 
     call().await
 }
 
+/// What a request that was repeated without knowing whether it had been done is refused with if it had.
+fn done(outcome: Result<(), ClientError>, if_done: ErrorCode) -> Result<(), ClientError> {
+    match outcome {
+        Err(error) if error.code() == Some(if_done) => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Members who go and come back, and keys that are replaced, in each session until it is stopped.
 pub(super) struct Changing {
     stop: watch::Sender<bool>,
@@ -263,13 +271,14 @@ impl Change {
         } else {
             persist(|| owner.call(KickUser { session_id, user_id })).await.map(drop)
         };
-        gone.map_err(|error| format!("a membership could not be ended: {error}"))?;
+        done(gone, ErrorCode::NotAMember).map_err(|error| format!("a membership could not be ended: {error}"))?;
         if !self.shared.until(self.patience, |book| book.stay(member).is_none()).await {
             return Err("a member was not told of its own leaving".to_owned());
         }
         self.wait(AWAY).await;
         let asked = persist(|| owner.invite(session_id, user_id)).await;
-        asked.map_err(|error| format!("a member could not be asked in again: {error}"))?;
+        done(asked, ErrorCode::AlreadyExists)
+            .map_err(|error| format!("a member could not be asked in again: {error}"))?;
         if !self.shared.until(self.patience, |book| book.stay(member).is_some()).await {
             return Err("a member who was asked in again was not told of its own joining".to_owned());
         }

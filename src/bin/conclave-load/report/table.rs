@@ -54,10 +54,13 @@ pub(crate) fn main_latency(report: &Report) -> Option<&Latency> {
     measured().find(of(Measured::Delivery)).or_else(|| measured().find(of(Measured::Ack))).or_else(|| measured().next())
 }
 
+/// A count's name, the count, and what of it fell into a second.
+type Rated = (&'static str, u64, fn(&Second) -> u64);
+
 fn counts(report: &Report) -> Table {
     let counts = &report.counts;
     let mut table = columns(&["", "count", "per second"]);
-    let rated: [(&str, u64, fn(&Second) -> u64); 3] = [
+    let rated: [Rated; 3] = [
         ("sent", counts.sent, |second| second.sent),
         ("acknowledged", counts.acknowledged, |second| second.acknowledged),
         ("delivered", counts.delivered, |second| second.delivered),

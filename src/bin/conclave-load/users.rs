@@ -172,18 +172,19 @@ async fn check(http: &HttpClient, users: Vec<User>) -> Result<Vec<User>> {
             Err(error) if matches!(error.code(), Some(ErrorCode::Unauthenticated | ErrorCode::NotFound)) => {}
             Err(error) => return Err(unusable(error)),
         }
-        match persist(async || http.login(&user.name, user.password.expose()).await).await {
-            Ok(login) => Ok(user.logged_in(login)),
-            Err(error) if error.code() == Some(ErrorCode::Unauthenticated) => {
-                let key = match &user.private_key {
-                    Some(_) => user.identity()?.public().clone(),
-                    None => shared_key()?,
-                };
-                let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
-                Ok(user.logged_in(made.map_err(unusable)?))
+        // Registering first: to another server every login would be a failed one, and servers limit those.
+        let key = match &user.private_key {
+            Some(_) => user.identity()?.public().clone(),
+            None => shared_key()?,
+        };
+        let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
+        let login = match made {
+            Err(error) if error.code() == Some(ErrorCode::AlreadyExists) => {
+                persist(async || http.login(&user.name, user.password.expose()).await).await
             }
-            Err(error) => Err(unusable(error)),
-        }
+            made => made,
+        };
+        Ok(user.logged_in(login.map_err(unusable)?))
     };
     stream::iter(users).map(check).buffered(AT_ONCE).try_collect().await
 }

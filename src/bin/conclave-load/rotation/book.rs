@@ -186,7 +186,16 @@ impl Book {
                     self.measures.rotated(now - asked);
                 }
             }
-            _ => {}
+            Happening::Msg(_)
+            | Happening::MemberJoined(_)
+            | Happening::MemberLeft(_)
+            | Happening::RoleChanged(_)
+            | Happening::MemberRestricted(_)
+            | Happening::SessionInfoChanged(_)
+            | Happening::SessionE2eeChanged(_)
+            | Happening::MsgRecalled(_)
+            | Happening::PublicKeyChanged(_)
+            | Happening::SessionDeleted(_) => {}
         }
         let Some(stay) = self.stay_in(member, session) else {
             self.tally.fail("events of a session came to who is no member of it");

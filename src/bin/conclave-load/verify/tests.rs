@@ -87,8 +87,7 @@ fn a_gap_without_end_costs_no_memory_without_end() {
 fn a_message_under_another_name_or_that_nobody_sent_is_misattributed() {
     let mut ledger = ledger();
     ledger.say(0, 0);
-    let mut wrong = 0;
-    for (sender, id) in [
+    let wrong = [
         (BEN, "run.0.0"),
         ("nobody", "run.0.0"),
         (ANN, "run.0.1"),
@@ -96,10 +95,10 @@ fn a_message_under_another_name_or_that_nobody_sent_is_misattributed() {
         (ANN, "other.0.0"),
         (ANN, "run.0.x"),
         (ANN, ""),
-    ] {
+    ];
+    for ((sender, id), misattributed) in wrong.into_iter().zip(1..) {
         assert_eq!(ledger.identify(heard(sender, id)), None, "{sender} {id}");
-        wrong += 1;
-        assert_eq!(ledger.faults(), Faults { misattributed: wrong, ..Faults::default() });
+        assert_eq!(ledger.faults(), Faults { misattributed, ..Faults::default() });
     }
     assert!(ledger.identify(heard(ANN, "run.0.0")).is_some());
     let elsewhere = ledger.add_session(0);
@@ -110,7 +109,8 @@ fn a_message_under_another_name_or_that_nobody_sent_is_misattributed() {
 fn two_members_who_are_shown_different_messages_under_one_seq_are_disordered() {
     let mut ledger = ledger();
     let (one, other) = (Source { speaker: 0, number: 0, due: 0 }, Source { speaker: 1, number: 0, due: 0 });
-    (ledger.say(0, 0), ledger.say(1, 0));
+    ledger.say(0, 0);
+    ledger.say(1, 0);
     ledger.seen(0, 4, one);
     ledger.seen(0, 4, other);
     assert_eq!(ledger.faults(), Faults { disordered: 1, ..Faults::default() });
@@ -165,7 +165,9 @@ fn a_message_at_another_place_than_was_told_is_disordered() {
 fn what_one_sender_said_stands_in_its_order_unless_it_was_repeated() {
     for (repeated, disordered) in [(None, 1), (Some(0), 0), (Some(1), 0)] {
         let mut ledger = ledger();
-        (ledger.say(0, 0), ledger.say(0, 0), ledger.say(1, 0));
+        ledger.say(0, 0);
+        ledger.say(0, 0);
+        ledger.say(1, 0);
         if let Some(number) = repeated {
             ledger.repeat(0, number);
         }
@@ -177,7 +179,8 @@ fn what_one_sender_said_stands_in_its_order_unless_it_was_repeated() {
 #[test]
 fn a_history_out_of_order_is_disordered() {
     let mut ledger = ledger();
-    (ledger.say(0, 0), ledger.say(1, 0));
+    ledger.say(0, 0);
+    ledger.say(1, 0);
     ledger.compare(0, &past(&[(5, 0, 0), (4, 1, 0)]));
     assert_eq!(ledger.faults(), Faults { disordered: 1, ..Faults::default() });
 }

@@ -92,7 +92,8 @@ impl SqliteStore {
         const SQL: &str = "
             SELECT user_id, expires_at FROM tokens JOIN users USING (user_id)
             WHERE hash = ?1 AND expires_at > ?2 AND closed_at IS NULL AND disabled_at IS NULL";
-        let owner = |row: &Row<'_>| Ok(TokenOwner { user_id: row.user("user_id")?, expires_at: row.time("expires_at")? });
+        let owner =
+            |row: &Row<'_>| Ok(TokenOwner { user_id: row.user("user_id")?, expires_at: row.time("expires_at")? });
         let find = move |connection: &mut Connection| row(connection, SQL, params![hash.0, now.as_millis()], owner);
         self.reading.read(find).await
     }

@@ -24,7 +24,11 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub(super) fn start(file: &Path, turn: Arc<Mutex<()>>) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { desk: Desk::start("checkpoints", file, Work::Writing)?, turn, under_way: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            desk: Desk::start("checkpoints", file, Work::Writing)?,
+            turn,
+            under_way: AtomicBool::new(false),
+        }))
     }
 
     /// A commit has left so many pages in the WAL: begins to copy them if they are many.

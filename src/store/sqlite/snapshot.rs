@@ -50,10 +50,16 @@ fn snapshot(moment: &Connection, id: &[u8; 16]) -> StoreResult<Snapshot> {
             last_time: row.time("last_time")?,
             key_messages: row.count("key_messages")?,
             members: rows(moment, "SELECT * FROM members WHERE session_id = ?1", [id], |row| member(row))?,
-            restrictions: rows(moment, "SELECT * FROM restrictions WHERE session_id = ?1", [id], |row| restriction(row))?,
-            join_requests: rows(moment, "SELECT * FROM join_requests WHERE session_id = ?1", [id], |row| join_request(row))?,
+            restrictions: rows(moment, "SELECT * FROM restrictions WHERE session_id = ?1", [id], |row| {
+                restriction(row)
+            })?,
+            join_requests: rows(moment, "SELECT * FROM join_requests WHERE session_id = ?1", [id], |row| {
+                join_request(row)
+            })?,
             invitations: rows(moment, "SELECT * FROM invitations WHERE session_id = ?1", [id], |row| invitation(row))?,
-            recent: rows(moment, "SELECT * FROM recent_msgs WHERE session_id = ?1 ORDER BY time, seq", [id], |row| recent(row))?,
+            recent: rows(moment, "SELECT * FROM recent_msgs WHERE session_id = ?1 ORDER BY time, seq", [id], |row| {
+                recent(row)
+            })?,
         })
     };
     row(moment, RECORD, [id], record)?.ok_or_else(|| StoreError::Corrupt("a session has no record".to_owned()))

@@ -20,7 +20,7 @@
 //!
 //! # The life of a message
 //!
-//! A connection decodes a frame into a request and hands it to its session through [`session::Sessions`]. The
+//! A connection decodes a frame into a request and hands it to its session through [`session::Sessions`], here or on the node that owns the session. The
 //! session's actor lets its state decide: a reply, changes, events. The changes go to the store's
 //! [group commit](store::GroupCommit); nothing leaves before they are durable. Then one parcel goes to
 //! [`connection::Subscriptions`]: the reply to its sender, the commit, encoded once, to each worker thread with members

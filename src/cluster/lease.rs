@@ -31,6 +31,8 @@ pub struct Lease {
     held_until: AtomicU64,
     /// Milliseconds after `began` from which on it was held without a break.
     held_since: AtomicU64,
+    /// How often it was over and taken up again.
+    lapses: AtomicU64,
     /// Whether the last probe of the bus came back.
     bus_ok: AtomicBool,
     drain: AtomicBool,
@@ -58,6 +60,7 @@ impl Lease {
             began: Instant::now(),
             held_until: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             bus_ok: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             ended: Mutex::new(false),
@@ -81,6 +84,11 @@ impl Lease {
     pub fn is_old(&self) -> bool {
         let held = self.millis(Instant::now()).saturating_sub(self.held_since.load(Ordering::Acquire));
         self.is_held() && u128::from(held) >= self.lifetime.as_millis()
+    }
+
+    /// How often it was over: a process that slept finds it renewed before anybody looked.
+    pub fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Relaxed)
     }
 
     /// Whether an operator asked this node to drain.
@@ -133,6 +141,7 @@ impl Lease {
         };
         if !self.is_held() {
             self.held_since.store(self.millis(asked), Ordering::Release);
+            self.lapses.fetch_add(1, Ordering::Relaxed);
         }
         self.held_until.store(self.millis(asked + self.lifetime), Ordering::Release);
         self.drain.store(row.drain, Ordering::Relaxed);

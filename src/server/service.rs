@@ -37,11 +37,16 @@ pub(super) async fn watch(parts: UpkeepParts) {
     let mut ticks = interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut standing, mut misses, mut lost_since) = (Standing::Serves, 0_u32, None);
+    let mut lapses = parts.lease.lapses();
     // A bus that has not come yet since the start is waited for, and not lost.
     let mut has_come = false;
     loop {
         ticks.tick().await;
-        let look = look(&parts).await;
+        let mut look = look(&parts).await;
+        // A lease that was over for a moment was over: others may own what was this node's.
+        let lapses_now = parts.lease.lapses();
+        look.lease &= lapses_now == lapses;
+        lapses = lapses_now;
         if look.bus {
             (misses, lost_since, has_come) = (0, None, true);
         } else {

@@ -24,6 +24,9 @@ const WATCH: Duration = Duration::from_millis(250);
 /// Between two questions to the store about an owner who does not answer.
 const DOUBT_AGAIN: Duration = Duration::from_millis(400);
 
+/// Owners who are doubted in one look: a store or a node that is only slow must not be asked all the more.
+const DOUBTS: u32 = 64;
+
 /// Looks between two sweeps of what is not used any more.
 const UNUSED_EVERY: u32 = 40;
 
@@ -294,9 +297,10 @@ impl Inner {
 
     fn watch_once(self: &Arc<Self>, unused_too: bool) {
         let deadline = u64::try_from(self.shared.options.call_deadline.as_millis()).unwrap_or(u64::MAX);
+        let mut doubts = DOUBTS;
         for mut shard in self.registry.shards() {
             for session_id in shard.busy() {
-                self.watch_session(session_id, &mut shard, deadline);
+                self.watch_session(session_id, &mut shard, deadline, &mut doubts);
             }
             if unused_too {
                 shard.forget_unused(self.registry.millis(), deadline);
@@ -304,11 +308,13 @@ impl Inner {
         }
     }
 
-    fn watch_session(self: &Arc<Self>, session_id: SessionId, shard: &mut Shard, deadline: u64) {
+    fn watch_session(self: &Arc<Self>, session_id: SessionId, shard: &mut Shard, deadline: u64, doubts: &mut u32) {
         let now = self.registry.millis();
         let Some(place) = shard.get(session_id) else { return };
         let expired = place.calls.expire(now, deadline);
-        if matches!(place.at, At::Away(_)) && place.calls.unanswered_for(now).is_some_and(|wait| wait >= DOUBT_MS) {
+        let doubtful = place.calls.unanswered_for(now).is_some_and(|wait| wait >= DOUBT_MS);
+        if doubtful && matches!(place.at, At::Away(_)) && !place.looking && *doubts > 0 {
+            *doubts -= 1;
             self.look(session_id, place, DOUBT_AGAIN);
         }
         if let Some((owner, call)) = place.calls.resend(now) {

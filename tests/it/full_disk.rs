@@ -22,7 +22,7 @@ async fn until_ready_is(node: &Node, status: u16) -> Value {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_while_reads_go_on_and_the_node_recovers() {
     // The lease is not what this is about: it outlives the disk's bad minute.
-    let node = Node::start(&[("cluster.lease_s", "60")]).await;
+    let node = Node::start(&[("store.kind", "sqlite"), ("cluster.lease_s", "60")]).await;
     let (alice, mut b) = (node.user("alice").await, node.client("bob").await);
     let mut a = alice.connect().await;
     let sid = plain(&mut a, &mut [&mut b]).await;
@@ -59,7 +59,7 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_the_node_recovers() {
 
 #[tokio::test]
 async fn a_node_that_cannot_renew_its_lease_commits_nothing_and_goes_on_when_it_can() {
-    let node = Node::start(&[("cluster.lease_s", "3")]).await;
+    let node = Node::start(&[("store.kind", "sqlite"), ("cluster.lease_s", "3")]).await;
     let [mut a, mut b, _] = node.three().await;
     let sid = plain(&mut a, &mut [&mut b]).await;
     node.limit_files(Some(0));

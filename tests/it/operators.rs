@@ -21,7 +21,7 @@ async fn told(node: &Node, arguments: &[&str]) -> Value {
 
 #[tokio::test]
 async fn a_disabled_account_cannot_log_in_until_it_is_enabled() {
-    let mut node = Node::start(&[]).await;
+    let mut node = Node::start(&[("store.kind", "sqlite")]).await;
     let user = node.user("ann").await;
     let login = json!({"name": user.name, "password": PASSWORD});
     node.terminate();
@@ -42,7 +42,7 @@ async fn a_disabled_account_cannot_log_in_until_it_is_enabled() {
 
 #[tokio::test]
 async fn sessions_are_shown_with_their_keys_state_and_never_a_key() {
-    let mut node = Node::start(&[]).await;
+    let mut node = Node::start(&[("store.kind", "sqlite")]).await;
     let mut ann = node.client("ann").await;
     let made = ann.ok("new_session", json!({"e2ee_on": true, "name": "Tea", "key_check": check(1)})).await;
     let id = made["session_id"].as_str().expect("an id").to_owned();
@@ -61,7 +61,7 @@ async fn sessions_are_shown_with_their_keys_state_and_never_a_key() {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_one_sentence_and_a_status() {
-    let node = Node::start(&[]).await;
+    let node = Node::start(&[("store.kind", "sqlite")]).await;
     let output = admin(&node, &["nodes"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "src/connection/catch_up.rs",
     "src/connection/lanes.rs",
     "src/connection/frame_guard.rs",
+    "src/cluster/envelope.rs",
     "src/cluster/placement.rs",
     "src/cluster/standing.rs",
     "src/bin/conclave-load/verify",

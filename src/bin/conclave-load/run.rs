@@ -171,14 +171,16 @@ impl Run<'_> {
     }
 
     fn set_up(&mut self, users: &[User]) -> Result<()> {
-        let began = self.engine.state.clock.now();
+        let (began, cpu) = (self.engine.state.clock.now(), self.sampling.server_cpu_now());
         setup::connect(&mut self.engine, users, self.plan.devices)?;
         let took = self.engine.state.clock.now() - began;
+        let cpu = self.sampling.server_cpu_now() - cpu;
         setup::clear_away(&mut self.engine, self.plan)?;
         setup::make_sessions(&mut self.engine, self.plan, users)?;
         setup::resume(&mut self.engine)?;
         let connections = self.plan.connections();
-        self.notes.push(format!("connected and authenticated in {:.2} s", took as f64 / 1e6));
+        let cpu = if cpu > 0.0 { format!(", for {cpu:.2} s of the servers' processor time") } else { String::new() };
+        self.notes.push(format!("connected and authenticated in {:.2} s{cpu}", took as f64 / 1e6));
         if let Some(grown) = self.sampling.memory_grown() {
             let each = grown as f64 / connections as f64 / 1024.0;
             self.notes.push(format!(
@@ -248,7 +250,7 @@ impl Run<'_> {
 
     /// Cuts all connections at once, and waits until they are back.
     fn storm(&mut self) -> Result<()> {
-        let began = self.engine.state.clock.now();
+        let (began, cpu) = (self.engine.state.clock.now(), self.sampling.server_cpu_now());
         let all = self.plan.connections();
         for who in 0..all {
             if self.engine.state.phase(who) == Phase::Live {
@@ -260,7 +262,10 @@ impl Run<'_> {
         })?;
         let took = (self.engine.state.clock.now() - began) as f64 / 1e6;
         if over && self.engine.state.in_phase(Phase::Live) == all {
-            self.notes.push(format!("all {all} connections were cut at once and had resumed {took:.2} s later"));
+            let cpu = self.sampling.server_cpu_now() - cpu;
+            let cpu =
+                if cpu > 0.0 { format!(", for {cpu:.2} s of the servers' processor time") } else { String::new() };
+            self.notes.push(format!("all {all} connections were cut at once and had resumed {took:.2} s later{cpu}"));
         } else {
             self.engine.state.fail("not all connections came back after they were cut");
         }

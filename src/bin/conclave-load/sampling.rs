@@ -65,6 +65,12 @@ impl Sampling {
         Ok(())
     }
 
+    /// Seconds of processor time that the servers have used so far, altogether.
+    pub(crate) fn server_cpu_now(&self) -> f64 {
+        let used = self.processes.iter().filter_map(|process| machine::cpu_time(process.pid).ok());
+        used.map(|cpu| cpu.as_secs_f64()).sum()
+    }
+
     /// Memory that came in since the start, of all processes together.
     pub(crate) fn memory_grown(&self) -> Option<u64> {
         let grown = self.processes.iter().map(|process| {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::dial::{Address, Backoff, RedisTrouble};
 use super::names::Place;
-use super::post::{Asks, Post, lock};
+use super::post::{Asks, Post, Side, lock};
 
 /// Channels asked for in one go.
 const BATCH: usize = 500;
@@ -156,13 +156,13 @@ impl Listener {
                 }
                 Err(trouble) => trouble,
             };
-            self.post.say("listening", trouble);
+            self.post.say(Side::Listening, &self.at, trouble);
             self.found.notify_one();
             if began.elapsed() > GOOD {
                 backoff = Backoff::new();
             }
             tokio::time::sleep(backoff.pause()).await;
-            self.post.metrics.bus_reconnects.with_label_values(&["listening"]).inc();
+            self.post.metrics.bus_reconnects.with_label_values(&[Side::Listening.name()]).inc();
         }
     }
 
@@ -251,7 +251,7 @@ impl Listener {
                 Ok(())
             }
             None => {
-                self.post.well();
+                self.post.well(Side::Listening, &self.at);
                 Ok(())
             }
         }

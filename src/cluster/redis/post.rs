@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::dial::{Dialer, RedisTrouble};
+use super::dial::{Address, Dialer, RedisTrouble};
 use super::names::{Names, Place};
 use crate::cluster::envelope::{ClusterSecret, Kind, Opened, Opener, Rejected, Sealer};
 use crate::cluster::{Channel, Incoming};
@@ -40,8 +40,28 @@ pub(super) struct Post {
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     next_probe: AtomicU64,
     complaints: Mutex<HashMap<Option<NodeId>, Instant>>,
-    trouble: Mutex<Option<RedisTrouble>>,
+    troubles: Mutex<HashMap<(Side, Address), RedisTrouble>>,
     hears_everyone: AtomicBool,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Side {
+    Sending,
+    Listening,
+    /// Finding out who has which slot.
+    Asking,
+}
+
+impl Side {
+    /// For logs and metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Listening => "listening",
+            Self::Asking => "asking",
+        }
+    }
 }
 
 /// What a message asks of the listener that took it.
@@ -76,7 +96,7 @@ impl Post {
             probes: Mutex::default(),
             next_probe: AtomicU64::new(0),
             complaints: Mutex::default(),
-            trouble: Mutex::default(),
+            troubles: Mutex::default(),
             hears_everyone: AtomicBool::new(false),
         }
     }
@@ -179,24 +199,31 @@ impl Post {
 
     // Trouble.
 
-    /// Keeps the last trouble for who asks, and says it once.
-    pub(super) fn say(&self, side: &'static str, trouble: RedisTrouble) {
-        let mut last = lock(&self.trouble);
+    /// Keeps a connection's trouble for who asks, and says it once.
+    pub(super) fn say(&self, side: Side, at: &Address, trouble: RedisTrouble) {
+        let last = lock(&self.troubles).insert((side, at.clone()), trouble.clone());
         if last.as_ref() != Some(&trouble) {
-            tracing::warn!(side, %trouble, "the bus is away");
-            *last = Some(trouble);
+            tracing::warn!(side = side.name(), %trouble, "a connection to Redis is away");
         }
     }
 
-    /// Everything is fine again.
-    pub(super) fn well(&self) {
-        if lock(&self.trouble).take().is_some() {
-            tracing::info!("the bus is back");
+    /// A connection does what it should.
+    pub(super) fn well(&self, side: Side, at: &Address) {
+        let mut troubles = lock(&self.troubles);
+        if !troubles.is_empty() && troubles.remove(&(side, at.clone())).is_some() {
+            tracing::info!(side = side.name(), %at, "a connection to Redis is back");
         }
     }
 
+    /// There is no such server any more.
+    pub(super) fn forget(&self, server: &Address) {
+        lock(&self.troubles).retain(|(_, at), _| at != server);
+    }
+
+    /// What is in the way; first what a setting is wrong for.
     pub(super) fn trouble(&self) -> Option<RedisTrouble> {
-        lock(&self.trouble).clone()
+        let troubles = lock(&self.troubles);
+        troubles.values().find(|trouble| trouble.is_final()).or_else(|| troubles.values().next()).cloned()
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::dial::{Address, Backoff, RedisTrouble};
 use super::listener::GOOD;
 use super::names::Place;
-use super::post::{Post, lock};
+use super::post::{Post, Side, lock};
 use crate::cluster::Channel;
 use crate::cluster::envelope::{Kind, OVERHEAD};
 
@@ -155,13 +155,13 @@ impl Publisher {
                 }
                 Err(trouble) => trouble,
             };
-            self.post.say("sending", trouble);
+            self.post.say(Side::Sending, &self.at, trouble);
             self.found.notify_one();
             if began.elapsed() > GOOD {
                 backoff = Backoff::new();
             }
             tokio::time::sleep(backoff.pause()).await;
-            self.post.metrics.bus_reconnects.with_label_values(&["sending"]).inc();
+            self.post.metrics.bus_reconnects.with_label_values(&[Side::Sending.name()]).inc();
         }
     }
 
@@ -260,7 +260,10 @@ impl Publisher {
                 self.found.notify_one();
                 Ok(())
             }
-            None => Ok(()),
+            None => {
+                self.post.well(Side::Sending, &self.at);
+                Ok(())
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::dial::{Address, RedisTrouble};
 use super::listener::{Listener, Listening};
 use super::names::Place;
-use super::post::{Post, Probe, lock};
+use super::post::{Post, Probe, Side, lock};
 use super::publisher::{Dropped, Publisher};
 use super::slots::{SLOTS, masters, slot};
 use crate::cluster::envelope::Kind;
@@ -157,7 +157,7 @@ impl Routes {
             if self.post.sharded
                 && let Err(trouble) = self.look().await
             {
-                self.post.say("finding the servers of the cluster", trouble);
+                self.post.say(Side::Asking, &self.post.dialer.seed(), trouble);
             }
             sleep(PACE).await;
             let _ = timeout(LOOK, self.found.notified()).await;
@@ -188,6 +188,7 @@ impl Routes {
                         self.reroute(&mut map, masters);
                     }
                     self.tell_strays(&map);
+                    self.post.well(Side::Asking, &self.post.dialer.seed());
                     return Ok(());
                 }
                 Err(found) => trouble = trouble.or(Some(found)),
@@ -221,6 +222,7 @@ impl Routes {
             });
             map.slots[slot] = Some(index);
         }
+        old.keys().for_each(|at| self.post.forget(at));
         let mut homeless = std::mem::take(&mut map.orphans);
         homeless.extend(old.values().flat_map(|link| link.listener.wanted()));
         for (index, link) in map.links.iter().enumerate() {

@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::PostgresStore;
-use super::column::{AsUuid, Columns, cell, int};
+use super::column::{AsUuid, Columns, cell};
 use super::lanes::Failure;
 use super::plan::Plan;
 use crate::protocol::{NodeId, SessionId, UserId};
@@ -93,39 +93,28 @@ impl PostgresStore {
         let mut plan = Plan::default();
         batch.iter().for_each(|commit| plan.add(commit));
         let (steps, step_rows) = plan.steps();
-        let old: Vec<&&SessionCommit> = batch.iter().filter(|commit| commit.previous_version > 0).collect();
-        let new: Vec<&&SessionCommit> = batch.iter().filter(|commit| commit.previous_version == 0).collect();
-        let all = |of: &[&&SessionCommit], number: fn(&SessionCommit) -> u64| -> Vec<i64> {
-            of.iter().map(|commit| int(number(commit))).collect()
-        };
-        let ids = |of: &[&&SessionCommit]| -> Vec<Uuid> { of.iter().map(|commit| commit.session_id.uuid()).collect() };
-        let times =
-            |of: &[&&SessionCommit]| -> Vec<i64> { of.iter().map(|commit| commit.last_time.as_millis()).collect() };
-        let wants = |of: &[&&SessionCommit]| -> Vec<bool> { of.iter().map(|commit| commit.wants_keys).collect() };
-        let creators: Vec<Uuid> = new.iter().filter_map(|commit| Some(commit.head.as_ref()?.creator.uuid())).collect();
-        let client_ids: Vec<Option<&[u8]>> =
-            new.iter().map(|commit| commit.client_session_id.as_ref().map(|id| id.0.as_bytes())).collect();
+        let (old, new) = (&plan.old, &plan.new);
         let (written_in, written_for): (Vec<Uuid>, Vec<Uuid>) =
             plan.written_for.iter().map(|(session, user): &(SessionId, UserId)| (session.uuid(), user.uuid())).unzip();
         let query = sqlx::query(COMMIT)
             .bind(node_id.uuid())
-            .bind(ids(&old))
-            .bind(all(&old, |commit| commit.fence))
-            .bind(all(&old, |commit| commit.previous_version))
-            .bind(all(&old, |commit| commit.version))
-            .bind(all(&old, |commit| commit.last_seq))
-            .bind(times(&old))
-            .bind(all(&old, |commit| commit.key_messages))
-            .bind(wants(&old))
-            .bind(ids(&new))
-            .bind(creators)
-            .bind(client_ids)
-            .bind(all(&new, |commit| commit.fence))
-            .bind(all(&new, |commit| commit.version))
-            .bind(all(&new, |commit| commit.last_seq))
-            .bind(times(&new))
-            .bind(all(&new, |commit| commit.key_messages))
-            .bind(wants(&new))
+            .bind(&old.session)
+            .bind(&old.fence)
+            .bind(&old.previous)
+            .bind(&old.version)
+            .bind(&old.seq)
+            .bind(&old.time)
+            .bind(&old.key_messages)
+            .bind(&old.wants_keys)
+            .bind(&new.session)
+            .bind(&plan.creators)
+            .bind(&plan.client_ids)
+            .bind(&new.fence)
+            .bind(&new.version)
+            .bind(&new.seq)
+            .bind(&new.time)
+            .bind(&new.key_messages)
+            .bind(&new.wants_keys)
             .bind(&plan.events.session)
             .bind(&plan.events.seq)
             .bind(&plan.events.version)

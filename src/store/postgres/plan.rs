@@ -32,6 +32,32 @@ impl Steps {
     }
 }
 
+/// Rows of `sessions`, column by column.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) session: Vec<Uuid>,
+    pub(super) fence: Vec<i64>,
+    pub(super) previous: Vec<i64>,
+    pub(super) version: Vec<i64>,
+    pub(super) seq: Vec<i64>,
+    pub(super) time: Vec<i64>,
+    pub(super) key_messages: Vec<i64>,
+    pub(super) wants_keys: Vec<bool>,
+}
+
+impl Sessions {
+    fn add(&mut self, commit: &SessionCommit) {
+        self.session.push(commit.session_id.uuid());
+        self.fence.push(int(commit.fence));
+        self.previous.push(int(commit.previous_version));
+        self.version.push(int(commit.version));
+        self.seq.push(int(commit.last_seq));
+        self.time.push(commit.last_time.as_millis());
+        self.key_messages.push(int(commit.key_messages));
+        self.wants_keys.push(commit.wants_keys);
+    }
+}
+
 /// Rows of `events`, column by column.
 #[derive(Debug, Default)]
 pub(super) struct Events<'a> {
@@ -54,6 +80,12 @@ pub(super) struct Recent<'a> {
 /// What a batch writes.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
+    /// Sessions that there are.
+    pub(super) old: Sessions,
+    /// Sessions to be made, with who makes them and what they call them.
+    pub(super) new: Sessions,
+    pub(super) creators: Vec<Uuid>,
+    pub(super) client_ids: Vec<Option<&'a [u8]>>,
     pub(super) events: Events<'a>,
     /// Rows for `recent_msgs`, after those to forget are gone.
     pub(super) remember: Vec<Recent<'a>>,
@@ -70,8 +102,16 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Adds one session's commit.
+    /// Adds one session's commit; one that makes its session has its record with it.
     pub(super) fn add(&mut self, commit: &'a SessionCommit) {
+        match &commit.head {
+            Some(head) if commit.previous_version == 0 => {
+                self.new.add(commit);
+                self.creators.push(head.creator.uuid());
+                self.client_ids.push(commit.client_session_id.as_ref().map(|id| id.0.as_bytes()));
+            }
+            Some(_) | None => self.old.add(commit),
+        }
         if let Some(head) = &commit.head {
             self.put_head(commit, head);
         }

@@ -100,8 +100,8 @@ pub struct SqliteStore {
     clock: StoreClock,
     /// The history that sequence numbers are of.
     log: String,
-    /// Held as long as the store lives: another process that wants this directory is refused.
-    _lock: File,
+    /// Held until the store is closed: another process that wants this directory is refused.
+    lock: File,
 }
 
 impl SqliteStore {
@@ -139,6 +139,10 @@ impl Store for SqliteStore {
         self.readers.close().await;
         self.reading.close().await;
         self.writer.close().await;
+        // Whoever still holds the closed store does not keep the next process from the directory.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the data directory's lock goes with the process");
+        }
     }
 
     async fn create_user(&self, user: &UserRow) -> StoreResult<()> {

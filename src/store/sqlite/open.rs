@@ -64,7 +64,7 @@ pub(super) async fn open(options: &SqliteOptions) -> StoreResult<SqliteStore> {
     let log = history(&writer, &identity).await?;
     let readers = connect_readers(connect).await?;
     let reading = Readers::start(&file, options.readers).map_err(|error| unusable(&file, &error))?;
-    Ok(SqliteStore { readers, reading, writer, clock: options.clock.clone(), log, _lock: lock })
+    Ok(SqliteStore { readers, reading, writer, clock: options.clock.clone(), log, lock })
 }
 
 async fn connect_readers(connect: SqliteConnectOptions) -> StoreResult<SqlitePool> {

@@ -222,7 +222,7 @@ fn base64(value: &Value) -> Result<(), String> {
     let standard = |text: &&str| {
         let data = text.trim_end_matches('=');
         let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-        !text.is_empty() && text.len() % 4 == 0 && text.len() - data.len() <= 2 && data.bytes().all(alphabet)
+        !text.is_empty() && text.len().is_multiple_of(4) && text.len() - data.len() <= 2 && data.bytes().all(alphabet)
     };
     value.as_str().filter(standard).map(|_| ()).ok_or_else(|| "no padded base64".to_owned())
 }

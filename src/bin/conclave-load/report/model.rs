@@ -1,6 +1,6 @@
 //! What a run found, as it is written to JSON and read back: the one type that measuring, showing and comparing share.
 //!
-//! It owns names and units. It judges nothing but [`Counts::faults`], and computes nothing: who measures fills it.
+//! It owns names and units. It judges nothing but [`Counts::faults`], and computes no more than a mean: who measures fills it.
 //! Latencies are in microseconds, memory in bytes, everything else says its unit in its name.
 
 use std::collections::BTreeMap;
@@ -46,9 +46,24 @@ pub(crate) struct Report {
     /// Whether it was stopped before its time: the figures are of what was measured until then.
     pub(crate) interrupted: bool,
     /// What else went wrong, so that the run did not pass, one sentence each.
+    #[serde(default)]
     pub(crate) failures: Vec<String>,
     /// Whatever else a reader has to know, one sentence each.
     pub(crate) notes: Vec<String>,
+}
+
+impl Report {
+    /// The mean of a second that was measured. Counts also have what came before and behind, and give no rate.
+    pub(crate) fn rate(&self, of: fn(&Second) -> u64) -> f64 {
+        let sum: u64 = self.timeline.iter().map(of).sum();
+        sum as f64 / self.timeline.len().max(1) as f64
+    }
+
+    /// The latencies that tell something: without empty ones, and without the one node that all went over.
+    pub(crate) fn telling_latencies(&self) -> impl Iterator<Item = &Latency> {
+        let is_spread = self.latencies.iter().any(|one| one.between == Between::AcrossNodes && one.count > 0);
+        self.latencies.iter().filter(move |one| one.count > 0 && (is_spread || one.between == Between::All))
+    }
 }
 
 /// An option of the run.

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::headline::headline;
-use super::model::{Between, Latency, Measured, Report};
+use super::model::{Between, Latency, Measured, Report, Second};
 use super::quantity::{bytes, count, micros, real};
 use super::verdict::{Verdict, of_the_tester};
 
@@ -57,12 +57,13 @@ pub(crate) fn main_latency(report: &Report) -> Option<&Latency> {
 fn counts(report: &Report) -> Table {
     let counts = &report.counts;
     let mut table = columns(&["", "count", "per second"]);
-    let per_second =
-        |number: u64| if report.seconds > 0.0 { real(number as f64 / report.seconds) } else { "–".into() };
-    for (name, number) in
-        [("sent", counts.sent), ("acknowledged", counts.acknowledged), ("delivered", counts.delivered)]
-    {
-        table.add_row(vec![name.to_owned(), count(number), per_second(number)]);
+    let rated: [(&str, u64, fn(&Second) -> u64); 3] = [
+        ("sent", counts.sent, |second| second.sent),
+        ("acknowledged", counts.acknowledged, |second| second.acknowledged),
+        ("delivered", counts.delivered, |second| second.delivered),
+    ];
+    for (name, number, of) in rated {
+        table.add_row(vec![name.to_owned(), count(number), real(report.rate(of))]);
     }
     let plain = [
         ("refused", counts.refusals()),
@@ -78,7 +79,7 @@ fn counts(report: &Report) -> Table {
 
 fn latencies(report: &Report) -> Table {
     let mut table = columns(&["latency", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "max"]);
-    for latency in report.latencies.iter().filter(|latency| latency.count > 0) {
+    for latency in report.telling_latencies() {
         let mut row = vec![latency_name(latency), count(latency.count)];
         row.extend(figures(latency).map(micros));
         table.add_row(row);

@@ -1,6 +1,6 @@
 //! Tests of verdicts and of the table.
 
-use super::model::Report;
+use super::model::{Between, Latency, Report};
 use super::sample;
 use super::table::table;
 use super::verdict::{Outcome, Verdict};
@@ -93,4 +93,25 @@ fn the_table_is_aligned_and_has_units() {
     }
     assert!(text.contains("\nPASSED: All 1,500 acknowledged"), "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()));
+}
+
+#[test]
+fn rates_are_of_what_was_measured_and_not_of_all_that_was_counted() {
+    let mut report = sample::report();
+    // A second of warming up is in the counts, and not in the timeline.
+    (report.counts.sent, report.counts.acknowledged) = (1550, 1550);
+    let text = table(&report);
+    let line = text.lines().find(|line| line.starts_with(" acknowledged ")).expect("a line");
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["acknowledged", "1,550", "50"]);
+}
+
+#[test]
+fn one_node_alone_is_no_pair() {
+    let mut report = sample::report();
+    let same = Latency { between: Between::SameNode, ..report.latencies[1].clone() };
+    report.latencies.push(same.clone());
+    assert_eq!(table(&report).matches("same node").count(), 0);
+    report.latencies.push(Latency { between: Between::AcrossNodes, ..same });
+    let text = table(&report);
+    assert_eq!((text.matches("same node").count(), text.matches("across nodes").count()), (1, 1));
 }

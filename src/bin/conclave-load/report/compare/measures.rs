@@ -95,7 +95,7 @@ pub(super) fn figures(a: &Report, b: &Report) -> Vec<Figure> {
             figures.push(Figure { name: name.to_owned(), unit, a, b });
         }
     };
-    both("longest without service", Unit::Micros, without_service(a), without_service(b));
+    both("longest wait for an acknowledgement", Unit::Micros, without_service(a), without_service(b));
     both("deliveries per second of server CPU", Unit::PerSecond, a.deliveries_per_cpu_s, b.deliveries_per_cpu_s);
     both("servers' memory, peak", Unit::Bytes, memory(a), memory(b));
     figures

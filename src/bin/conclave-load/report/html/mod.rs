@@ -91,11 +91,10 @@ fn judgement(verdict: &Verdict) -> Markup {
 }
 
 fn tiles(report: &Report) -> Markup {
-    let per_second = |number: u64| real(number as f64 / report.seconds.max(0.001));
     let own = str::to_owned;
-    let mut tiles = vec![("messages", per_second(report.counts.acknowledged), own("acknowledged per second"))];
+    let mut tiles = vec![("messages", real(report.rate(|second| second.acknowledged)), own("acknowledged per second"))];
     if report.counts.expected_deliveries > 0 {
-        tiles.push(("deliveries", per_second(report.counts.delivered), own("per second")));
+        tiles.push(("deliveries", real(report.rate(|second| second.delivered)), own("per second")));
     }
     if let Some(latency) = main_latency(report) {
         let of = |percentile: &str| format!("{percentile} of {}", latency_name(latency));
@@ -169,7 +168,7 @@ fn latencies(report: &Report) -> Markup {
                         }
                     }
                     tbody {
-                        @for latency in report.latencies.iter().filter(|latency| latency.count > 0) {
+                        @for latency in report.telling_latencies() {
                             tr {
                                 th scope="row" { (latency_name(latency)) }
                                 td { (count(latency.count)) }
@@ -180,7 +179,7 @@ fn latencies(report: &Report) -> Markup {
                 }
             }
             @if let Some(longest) = report.longest_without_service_ms {
-                p { "The longest time in which something was due and nothing was acknowledged: "
+                p { "The longest that a message waited from when it was due until it was acknowledged: "
                     (micros(longest * 1e3)) "." }
             }
         }
@@ -226,7 +225,7 @@ fn options(report: &Report) -> Markup {
             table {
                 tbody {
                     @for setting in &report.options {
-                        tr { th scope="row" { code { "--" (setting.name) } } td.long { (setting.value) } }
+                        tr { th scope="row" { code { "--" (setting.name) } } td.long { @if setting.value.is_empty() { "not set" } @else { (setting.value) } } }
                     }
                 }
             }

@@ -94,7 +94,7 @@ impl State {
         self.to_dial.pop();
         self.enter(who, Phase::Dialling);
         let connection = &mut self.connections[who];
-        connection.dialled = self.now;
+        connection.dialled.get_or_insert(self.now);
         Some((who, connection.endpoint))
     }
 
@@ -188,9 +188,11 @@ impl State {
         self.enter(who, Phase::Live);
         let connection = &mut self.connections[who];
         (connection.attempt, connection.call_again) = (0, None);
-        if connection.lost.take().is_some() {
-            let took = self.now - connection.dialled;
-            self.measures.resumed(took);
+        let dialled = connection.dialled.take();
+        if connection.lost.take().is_some()
+            && let Some(dialled) = dialled
+        {
+            self.measures.resumed(self.now - dialled);
         }
         self.mark_dirty(who);
     }

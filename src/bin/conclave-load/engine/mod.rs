@@ -79,15 +79,15 @@ impl Engine {
                 self.crowd.flush(who)?;
             }
         }
-        self.dial()?;
-        self.drop_lost()?;
+        self.drop_lost();
+        self.dial();
         for who in self.state.take_dirty() {
             self.state.speak(who, self.crowd.outgoing(who));
             self.crowd.flush(who)?;
         }
         let wait = self.state.next_due().map_or(TURN, |due| TURN.min(Duration::from_micros(due)));
         self.crowd.poll(wait, &mut self.state)?;
-        self.drop_lost()?;
+        self.drop_lost();
         match self.state.fatal.take() {
             Some(why) => bail!(why),
             None => Ok(()),
@@ -116,22 +116,22 @@ impl Engine {
             self.crowd.drop_connection(who);
         }
         self.state.cut(who);
+        self.drop_lost();
         Ok(())
     }
 
-    fn dial(&mut self) -> Result<()> {
+    fn dial(&mut self) {
         while let Some((who, endpoint)) = self.state.next_to_dial() {
             if let Err(error) = self.crowd.dial(who, &self.endpoints[endpoint]) {
                 self.state.unreachable(who, &error.to_string());
             }
         }
-        Ok(())
     }
 
-    fn drop_lost(&mut self) -> Result<()> {
+    /// Drops the sockets of connections that were lost: always before anybody is dialled in their places.
+    fn drop_lost(&mut self) {
         for who in self.state.take_lost() {
             self.crowd.drop_connection(who);
         }
-        Ok(())
     }
 }

@@ -86,8 +86,8 @@ pub(super) struct Connection {
     pub(super) since: u64,
     /// When anything came of it last.
     pub(super) heard: u64,
-    /// When it was dialled.
-    pub(super) dialled: u64,
+    /// When it was dialled first, since it was in service last.
+    pub(super) dialled: Option<u64>,
     /// When it was lost.
     pub(super) lost: Option<u64>,
     /// Where it is, or was last.
@@ -193,7 +193,7 @@ impl State {
             phase: Phase::Absent,
             since: 0,
             heard: 0,
-            dialled: 0,
+            dialled: None,
             lost: None,
             endpoint: who % self.endpoints,
             attempt: 0,

@@ -146,7 +146,7 @@ pub(crate) enum Measured {
     Ack,
     /// From the same moment to its event at a member.
     Delivery,
-    /// From dialling to a connection that has caught up.
+    /// Of a connection that came back: from dialling, for the first time since it was lost, to the reply to `resume`.
     Resume,
     /// From the start of a rotation of the room key to its end at a member.
     Rotation,

@@ -56,7 +56,7 @@ pub enum Command {
         #[command(flatten)]
         change: UserChange,
     },
-    /// Asks a node to give up its sessions and connections and to end
+    /// Asks a node to give up its sessions and connections and take no new ones, until it is restarted
     Drain {
         /// Its id, as `nodes` shows it
         node: NodeId,

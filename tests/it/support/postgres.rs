@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -33,7 +33,7 @@ impl Postgres {
         let (server, _) = SHARED.get_or_init(|| {
             let server = Self::start();
             // A static is never dropped, but its pipe is closed when the process ends, however it ends.
-            let (id, dir) = (server.child.lock().expect("nobody panics with it").id(), server.dir.path().display());
+            let (id, dir) = (server.child().id(), server.dir.path().display());
             let script =
                 format!("read -r _; kill -QUIT {id}; while kill -0 {id} 2>&-; do sleep 0.1; done; rm -rf '{dir}'");
             let watchdog = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
@@ -92,9 +92,13 @@ impl Postgres {
         connection.close().await.expect("a goodbye");
     }
 
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().expect("nobody panics while holding it")
+    }
+
     /// Ends all of it at once, as a power cut would.
     pub(crate) fn kill(&self) {
-        let mut child = self.child.lock().expect("nobody panics with it");
+        let mut child = self.child();
         let workers = children(child.id());
         child.kill().expect("a running server");
         child.wait().expect("its end");
@@ -103,27 +107,27 @@ impl Postgres {
 
     /// Stops it in the middle of whatever it does; connections stay open and nothing answers.
     pub(crate) fn freeze(&self) {
-        let id = self.child.lock().expect("nobody panics with it").id();
+        let id = self.child().id();
         signal("STOP", id);
         children(id).iter().for_each(|worker| signal("STOP", *worker));
     }
 
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
-        let id = self.child.lock().expect("nobody panics with it").id();
+        let id = self.child().id();
         children(id).iter().for_each(|worker| signal("CONT", *worker));
         signal("CONT", id);
     }
 
     /// Starts it again with the same data.
     pub(crate) fn start_again(&self) {
-        *self.child.lock().expect("nobody panics with it") = spawn(self.dir.path());
+        *self.child() = spawn(self.dir.path());
         self.wait();
     }
 
     /// Starts it again without waiting until it is there.
     pub(crate) fn begin_again(&self) {
-        *self.child.lock().expect("nobody panics with it") = spawn(self.dir.path());
+        *self.child() = spawn(self.dir.path());
     }
 
     fn wait(&self) {
@@ -131,7 +135,7 @@ impl Postgres {
         while !std::fs::read_to_string(self.dir.path().join("data/postmaster.pid"))
             .is_ok_and(|state| state.lines().any(|line| line.trim() == "ready"))
         {
-            let mut child = self.child.lock().expect("nobody panics with it");
+            let mut child = self.child();
             if let Some(status) = child.try_wait().expect("a child") {
                 // What is left of a killed one may hold its memory for a moment.
                 let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::headline::headline;
-use super::model::{Between, Latency, Measured, Report, Second};
+use super::model::{Between, Latency, Measured, Report};
 use super::quantity::{bytes, count, micros, real};
 use super::verdict::{Verdict, of_the_tester};
 
@@ -54,19 +54,16 @@ pub(crate) fn main_latency(report: &Report) -> Option<&Latency> {
     measured().find(of(Measured::Delivery)).or_else(|| measured().find(of(Measured::Ack))).or_else(|| measured().next())
 }
 
-/// A count's name, the count, and what of it fell into a second.
-type Rated = (&'static str, u64, fn(&Second) -> u64);
-
 fn counts(report: &Report) -> Table {
     let counts = &report.counts;
     let mut table = columns(&["", "count", "per second"]);
-    let rated: [Rated; 3] = [
-        ("sent", counts.sent, |second| second.sent),
-        ("acknowledged", counts.acknowledged, |second| second.acknowledged),
-        ("delivered", counts.delivered, |second| second.delivered),
+    let rated = [
+        ("sent", counts.sent, report.rate(|second| second.sent)),
+        ("acknowledged", counts.acknowledged, report.rate(|second| second.acknowledged)),
+        ("delivered", counts.delivered, report.rate(|second| second.delivered)),
     ];
-    for (name, number, of) in rated {
-        table.add_row(vec![name.to_owned(), count(number), real(report.rate(of))]);
+    for (name, number, rate) in rated {
+        table.add_row(vec![name.to_owned(), count(number), real(rate)]);
     }
     let plain = [
         ("refused", counts.refusals()),

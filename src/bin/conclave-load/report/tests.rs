@@ -23,12 +23,10 @@ fn a_run_without_a_fault_passes_and_says_what_was_shown() {
     assert!(verdict.failures.is_empty() && verdict.cautions.is_empty());
 }
 
-/// Spoils a good report.
-type Fault = fn(&mut Report);
-
 #[test]
 fn each_fault_alone_fails_the_run_and_is_named() {
-    let faults: [(Fault, &str); 8] = [
+    type Fault = (fn(&mut Report), &'static str);
+    let faults: [Fault; 8] = [
         (|report| report.counts.lost = 3, "Deliveries that were owed and never came: 3."),
         (|report| report.counts.missing = 1, "Acknowledged messages that the server's history does not have: 1."),
         (|report| report.counts.duplicated = 2000, "Messages or deliveries that came more than once: 2,000."),

@@ -63,8 +63,11 @@ async fn what_a_sender_lost_with_its_connection_is_said_to_be_missed() {
     listener.hears_at_last(&Heard::Missed(session(1))).await;
 }
 
+#[expect(
+    clippy::await_holding_lock,
+    reason = "another thread is to stand still at it, and no task of this one waits for it"
+)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::await_holding_lock, reason = "the gate stops the other thread, as a node that stands still would")]
 async fn a_listener_that_redis_drops_for_being_slow_listens_again_and_is_told() {
     let limit = ["--client-output-buffer-limit", "pubsub", "1mb", "1mb", "0"];
     let server = RedisServer::start(&limit);

@@ -97,6 +97,8 @@ async fn change(parts: &UpkeepParts, before: Standing, now: Standing) {
     match (before.serves(), now.serves()) {
         (true, false) => {
             tracing::warn!(why = ?now, "the node serves nobody from now on");
+            // Said before anybody is sent away, so that none is sent back here.
+            parts.readiness.set_aside(true);
             parts.subscriptions.set_shut(true);
             let code = if now == Standing::Drains { CloseCode::Restart } else { CloseCode::CutOff };
             parts.connections.close_all(code, parts.reconnect_spread_ms);
@@ -109,6 +111,7 @@ async fn change(parts: &UpkeepParts, before: Standing, now: Standing) {
             tracing::info!("the node serves again");
             parts.sessions.open();
             parts.subscriptions.set_shut(false);
+            parts.readiness.set_aside(false);
         }
         (true, true) => tracing::warn!(standing = ?now, "the bus is there again, or gone for everybody"),
         (false, false) => {}
@@ -119,7 +122,6 @@ fn tell(parts: &UpkeepParts, look: &Look, standing: Standing) {
     let was_ready = parts.readiness.is_ready();
     let delivers = look.bus || standing == Standing::BusIsGone;
     parts.readiness.probed(Found { bus: delivers, store: look.store, lease: look.lease });
-    parts.readiness.set_aside(!standing.serves());
     parts.bus_is_gone.store(standing == Standing::BusIsGone, std::sync::atomic::Ordering::Relaxed);
     match (was_ready, parts.readiness.is_ready()) {
         (false, true) => tracing::info!("the node is ready"),

@@ -1,7 +1,9 @@
 //! Copying the WAL into the database, beside the commits that go on: no acknowledgement waits for it.
 //!
 //! The WAL starts over only when all of it has been copied, and commits would keep adding to it: so most of it is
-//! copied beside them, and the little that came meanwhile in the writer's turn. Invariant: one at a time.
+//! copied beside them, by a thread that lets everything else go first; then what came meanwhile, which takes less time
+//! and leaves less; and the little that is left in the writer's turn, by the thread that commits. Invariant: one at a
+//! time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,21 +16,26 @@ use super::desk::{Clerk, Desk, Work};
 /// Pages in the WAL from which on they are copied: 16 MiB.
 pub(super) const PAGES: u32 = 4_000;
 
+/// How often it is copied beside the commits before the rest is.
+const ROUNDS: usize = 3;
+
+/// How far the thread that copies stands back (nice(2)).
+const NICE: i32 = 10;
+
 /// Copies.
 pub(super) struct Checkpoints {
-    desk: Desk,
+    beside: Desk,
+    /// The writer's.
+    committing: Arc<Desk>,
     /// The writer's.
     turn: Arc<Mutex<()>>,
     under_way: AtomicBool,
 }
 
 impl Checkpoints {
-    pub(super) fn start(file: &Path, turn: Arc<Mutex<()>>) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            desk: Desk::start("checkpoints", file, Work::Writing)?,
-            turn,
-            under_way: AtomicBool::new(false),
-        }))
+    pub(super) fn start(file: &Path, turn: Arc<Mutex<()>>, committing: Arc<Desk>) -> std::io::Result<Arc<Self>> {
+        let beside = Desk::start("checkpoints", file, Work::Copying)?;
+        Ok(Arc::new(Self { beside, committing, turn, under_way: AtomicBool::new(false) }))
     }
 
     /// A commit has left so many pages in the WAL: begins to copy them if they are many.
@@ -38,9 +45,11 @@ impl Checkpoints {
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            this.copy().await;
+            for _ in 0..ROUNDS {
+                copy(&this.beside).await;
+            }
             let turn = this.turn.lock().await;
-            this.copy().await;
+            copy(&this.committing).await;
             drop(turn);
             this.under_way.store(false, Ordering::Release);
         });
@@ -51,18 +60,26 @@ impl Checkpoints {
         self.under_way.load(Ordering::Acquire)
     }
 
-    async fn copy(&self) {
-        let copied = self
-            .desk
-            .visit(|clerk: &mut Clerk| clerk.connection()?.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
-        // A copy that failed is made with a later commit.
-        if let Ok(Err(error)) = copied.await {
-            tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-        }
-    }
-
     /// Ends the thread, after what is under way.
     pub(super) async fn close(&self) {
-        self.desk.close().await;
+        self.beside.close().await;
+    }
+}
+
+async fn copy(desk: &Desk) {
+    let copied =
+        desk.visit(|clerk: &mut Clerk| clerk.connection()?.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+    // A copy that failed is made with a later commit.
+    if let Ok(Err(error)) = copied.await {
+        tracing::warn!(%error, "the write-ahead log could not be copied into the database");
+    }
+}
+
+/// Has this thread stand back behind all others; where that would be the whole process, it takes its share.
+pub(super) fn stand_back() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, NICE)
+    {
+        tracing::debug!(%error, "copying the write-ahead log does not stand back");
     }
 }

@@ -15,6 +15,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::stand_back;
 use super::open::PRAGMAS;
 
 /// Statements that stay prepared.
@@ -48,6 +49,8 @@ pub(super) struct Gone;
 pub(super) enum Work {
     Reading,
     Writing,
+    /// Of the WAL into the database, behind everything else.
+    Copying,
 }
 
 /// Who sits there.
@@ -63,6 +66,9 @@ impl Desk {
         let (door, mut visits) = mpsc::channel::<Visit>(DOOR);
         let mut clerk = Clerk { file: file.to_owned(), work, connection: None };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if work == Work::Copying {
+                stand_back();
+            }
             while let Some(visit) = visits.blocking_recv() {
                 if catch_unwind(AssertUnwindSafe(|| visit(&mut clerk))).is_err() {
                     clerk.close();

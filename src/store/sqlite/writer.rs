@@ -41,7 +41,7 @@ pub(super) struct Writer {
     /// Another one, for the probe alone.
     probing: SqlitePool,
     /// Another one, for commits of sessions.
-    committing: Desk,
+    committing: Arc<Desk>,
     checkpoints: Arc<Checkpoints>,
     wal: PathBuf,
     wal_bytes: u64,
@@ -93,8 +93,8 @@ impl Writer {
     /// Opens the connection that writes.
     pub(super) async fn open(connect: SqliteConnectOptions, wal: PathBuf, wal_bytes: u64) -> sqlx::Result<Self> {
         let turn = Arc::new(Mutex::new(()));
-        let committing = Desk::start("commits", connect.get_filename(), Work::Writing)?;
-        let checkpoints = Checkpoints::start(connect.get_filename(), Arc::clone(&turn))?;
+        let committing = Arc::new(Desk::start("commits", connect.get_filename(), Work::Writing)?);
+        let checkpoints = Checkpoints::start(connect.get_filename(), Arc::clone(&turn), Arc::clone(&committing))?;
         let one = || {
             SqlitePoolOptions::new()
                 .max_connections(1)

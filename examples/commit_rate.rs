@@ -11,7 +11,7 @@ use anyhow::Context;
 use conclave::protocol::{
     ClientId, Frame, Happening, JoinPolicy, MemberJoined, Msg, NodeId, Role, SessionEvent, SessionId, Timestamp, UserId,
 };
-use conclave::session::state::{Change, E2ee, Head, Member, MemberKeys};
+use conclave::session::state::{Change, E2ee, Head, Member, MemberKeys, RecentMsg};
 use conclave::store::{
     BatchReport, GroupCommit, GroupCommitOptions, NodeReport, PostgresOptions, PostgresStore, SessionCommit,
     SqliteOptions, SqliteStore, Store, WireVersions, Write,
@@ -115,7 +115,9 @@ fn message(session_id: SessionId, sender_id: UserId, seq: u64) -> Vec<Write> {
     let event = SessionEvent { session_id, seq, time: Timestamp::from_millis(0), by: None, what: Happening::Msg(msg) };
     let mut writes = vec![event_write(event)];
     if seq > REMEMBERED + 1 {
-        writes.push(Write { change: Change::Forget(sender_id, id(seq - REMEMBERED)), frame: None });
+        let (seq, time) = (seq - REMEMBERED, Timestamp::from_millis(0));
+        let forgotten = RecentMsg { sender: sender_id, client_msg_id: id(seq), seq, time };
+        writes.push(Write { change: Change::Forget(forgotten), frame: None });
     }
     writes
 }

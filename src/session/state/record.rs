@@ -360,8 +360,8 @@ pub enum Change {
     Notice(UserId, InboxNotice, Option<Timestamp>),
     /// Inbox events that no longer matter.
     Withdraw(UserId, Vec<InboxId>),
-    /// A message's own id that is too old to be remembered.
-    Forget(UserId, ClientId),
+    /// A message whose own id is no longer remembered. The oldest of a session go first.
+    Forget(RecentMsg),
     /// A task was taken in.
     TaskDone(i64),
     /// The session ended: no members, no keys, no requests from now on.

@@ -90,7 +90,7 @@ impl SessionState {
     fn forget_old(&mut self, draft: &mut Draft) {
         let (keep, keep_ms) = (self.rules.remembered_msgs, self.rules.remembered_ms);
         while let Some(row) = self.recent.forget(draft.now, keep, keep_ms) {
-            draft.push(Change::Forget(row.sender, row.client_msg_id));
+            draft.push(Change::Forget(row));
         }
     }
 

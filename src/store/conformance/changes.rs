@@ -9,7 +9,7 @@ use crate::session::state::{
     Change, CurrentKey, Declined, E2ee, KeyState, MarkReason, MemberKeys, PassedOver, Phase, RecentMsg, Restriction,
     Rotation, Snapshot, Until,
 };
-use crate::store::{AckRow, Claim, CommitError, Store};
+use crate::store::{AckRow, Claim, Store};
 
 async fn snapshot(store: &dyn Store, session_id: SessionId) -> Snapshot {
     let Claim::Mine(claimed) = store.claim(session_id, NODE, true).await.unwrap() else { panic!("not claimed") };
@@ -140,26 +140,36 @@ fn session_member(member: &crate::session::state::Member) -> crate::session::sta
     crate::session::state::Member { user_id: user(5), ..member.clone() }
 }
 
-pub(crate) async fn a_forgotten_message_id_may_come_again_and_a_remembered_one_not(Subject { store, .. }: &Subject) {
+pub(crate) async fn a_forgotten_message_id_may_come_again(Subject { store, .. }: &Subject) {
     let mut session = Session::new(1, user(1)).made(&**store).await;
     let mut other = Session::new(2, user(1)).made(&**store).await;
-    let forget = |id: &str| Change::Forget(user(1), ClientId(id.into()));
+    let forget = |sender: u8, id: &str, seq: u64, time: Timestamp| {
+        Change::Forget(RecentMsg { sender: user(sender), client_msg_id: ClientId(id.into()), seq, time })
+    };
     let said = [session.says(user(1), "one", Some("a")), session.says(user(2), "two", Some("a"))];
+    let time = session.time;
     session.put(&**store, said).await;
     let said = other.says(user(1), "elsewhere", Some("a"));
     other.put(&**store, [said]).await;
+    let remembered = async |session: &mut Session| {
+        let Claim::Mine(claimed) = store.claim(session.id(), NODE, true).await.unwrap() else { panic!("not claimed") };
+        session.fence = claimed.fence;
+        let recent = claimed.snapshot.recent;
+        recent.into_iter().map(|msg| (msg.sender, msg.client_msg_id.0, msg.seq)).collect::<Vec<_>>()
+    };
+    let a = || "a".into();
 
-    // Taken, forgotten, taken again and another one taken and forgotten, all in one commit.
-    let (again, passing) = (session.says(user(1), "three", Some("a")), session.says(user(1), "four", Some("b")));
-    session.put(&**store, [forget("a"), again, passing, forget("b")]).await;
-    let recent = snapshot(&**store, session.id()).await.recent;
-    let recent: Vec<_> = recent.iter().map(|msg| (msg.sender, &*msg.client_msg_id.0, msg.seq)).collect();
-    assert_eq!(recent, [(user(2), "a", 3), (user(1), "a", 4)]);
+    // Forgotten and taken again in one commit.
+    let again = session.says(user(1), "three", Some("a"));
+    session.put(&**store, [forget(1, "a", 2, time.plus_millis(-1)), again]).await;
+    assert_eq!(remembered(&mut session).await, [(user(2), a(), 3), (user(1), a(), 4)]);
 
-    let Claim::Mine(claimed) = store.claim(session.id(), NODE, true).await.unwrap() else { panic!("not claimed") };
-    session.fence = claimed.fence;
-    let repeated = session.says(user(1), "five", Some("a"));
-    assert!(matches!(session.try_put(&**store, [repeated]).await, Err(CommitError::Refused(_))));
+    // More than are remembered, in one commit.
+    let (time_of_4, passing) = (session.time, session.says(user(1), "four", Some("b")));
+    let forgotten = [forget(2, "a", 3, time), forget(1, "a", 4, time_of_4), forget(1, "b", 5, session.time)];
+    session.put(&**store, [passing].into_iter().chain(forgotten)).await;
+    assert_eq!(remembered(&mut session).await, []);
+    assert_eq!(remembered(&mut other).await, [(user(1), a(), 2)]);
 }
 
 pub(crate) async fn a_rejoin_starts_its_acks_anew(Subject { store, .. }: &Subject) {

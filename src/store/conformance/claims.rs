@@ -107,8 +107,8 @@ pub(crate) async fn a_session_of_a_batch_that_is_refused_leaves_the_others_alone
     let good_commit = good.commit([said]);
     let said = lost.says(user(1), "two", None);
     let lost_commit = crate::store::SessionCommit { fence: 7, ..lost.commit([said]) };
-    let (said, again) = (bad.says(user(1), "three", Some("b")), bad.says(user(1), "four", Some("b")));
-    let bad_commit = bad.commit([said, again]);
+    let (said, notice) = (bad.says(user(1), "three", None), bad.notice(user(1), bad.invites(user(2)), None).1);
+    let bad_commit = bad.commit([said, notice.clone(), notice]);
     let outcomes = store.commit(NODE, &[lost_commit, bad_commit, good_commit, new.making()]).await;
     assert_eq!(outcomes[0], Err(CommitError::NotOwner));
     assert!(matches!(outcomes[1], Err(CommitError::Refused(_))), "{:?}", outcomes[1]);

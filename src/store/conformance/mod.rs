@@ -75,7 +75,7 @@ behaviours! {
     changes:
         every_record_comes_back_with_a_claim,
         what_is_removed_does_not_come_back,
-        a_forgotten_message_id_may_come_again_and_a_remembered_one_not,
+        a_forgotten_message_id_may_come_again,
         a_rejoin_starts_its_acks_anew,
     ;
     reads:

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::column::{AsUuid, DELETED, Hex, HexWords, end, int, json, left_word, role_word};
 use crate::protocol::{Happening, SessionEvent, SessionId, Timestamp, UserId};
-use crate::session::state::{Change, E2ee, Head, Member, Phase};
+use crate::session::state::{Change, E2ee, Head, Member, Phase, RecentMsg};
 use crate::store::records::RareKeys;
 use crate::store::{SessionCommit, Write};
 
@@ -183,7 +183,9 @@ impl<'a> Plan<'a> {
                     self.keys.add("remove_inbox", &(Hex::from(*user), inbox_id));
                 }
             }
-            Change::Forget(sender, id) => self.forget_msg(commit.session_id.uuid(), sender.uuid(), id.0.as_bytes()),
+            Change::Forget(RecentMsg { sender, client_msg_id, .. }) => {
+                self.forget_msg(commit.session_id.uuid(), sender.uuid(), client_msg_id.0.as_bytes());
+            }
             Change::TaskDone(id) => self.ends.add("remove_task", &(session, id)),
             Change::End => self.end_session(commit, session),
         }

@@ -17,16 +17,15 @@ use crate::store::{CommitError, SessionCommit};
 
 type Outcomes = Vec<Result<(), CommitError>>;
 
-const PUT_EVENT: &str = "INSERT INTO events (session_id, seq, version, json) VALUES (?1, ?2, ?3, ?4)";
+const PUT_EVENT: &str = "
+    INSERT INTO events (session_id, seq, version, sender, client_msg_id, time, json)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-const PUT_RECENT: &str =
-    "INSERT INTO recent_msgs (session_id, sender, client_msg_id, seq, time) VALUES (?1, ?2, ?3, ?4, ?5)";
-
-pub(super) const FORGET: &str = "DELETE FROM recent_msgs WHERE session_id = ?1 AND sender = ?2 AND client_msg_id = ?3";
+pub(super) const FORGET: &str = "UPDATE sessions SET forgotten_seq = ?2 WHERE session_id = ?1";
 
 pub(super) const GUARD: &str = "
     UPDATE sessions SET version = ?5, last_seq = ?6, last_time = ?7, key_messages = ?8, wants_keys = ?9
-    WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3 AND version = ?4 AND ended_at IS NULL";
+    WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3 AND version = ?4 AND last_seq = ?10 AND ended_at IS NULL";
 
 const MAKE: &str = "
     INSERT INTO sessions (session_id, creator, client_session_id, owner_node, fence, version, last_seq, last_time,
@@ -150,18 +149,11 @@ fn write_parts(connection: &Connection, node_id: &str, parts: &[Part]) -> rusqli
 struct Statements<'a> {
     guard: CachedStatement<'a>,
     put_event: CachedStatement<'a>,
-    put_recent: CachedStatement<'a>,
-    forget: CachedStatement<'a>,
 }
 
 impl<'a> Statements<'a> {
     fn of(connection: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            guard: connection.prepare_cached(GUARD)?,
-            put_event: connection.prepare_cached(PUT_EVENT)?,
-            put_recent: connection.prepare_cached(PUT_RECENT)?,
-            forget: connection.prepare_cached(FORGET)?,
-        })
+        Ok(Self { guard: connection.prepare_cached(GUARD)?, put_event: connection.prepare_cached(PUT_EVENT)? })
     }
 }
 
@@ -194,6 +186,7 @@ impl Part {
             self.last_time,
             int(self.key_messages),
             self.wants_keys,
+            int(self.last_seq.saturating_sub(self.plan.events.len() as u64)),
         ])?;
         Ok(if taken == 1 { Ok(()) } else { Err(CommitError::NotOwner) })
     }
@@ -229,15 +222,15 @@ impl Part {
     fn write(&self, connection: &Connection, statements: &mut Statements<'_>) -> rusqlite::Result<()> {
         let (session, plan) = (self.session_id.as_bytes(), &self.plan);
         for row in &plan.events {
-            let text = Text(row.frame.json());
-            statements.put_event.execute(params![session, int(row.seq), int(self.version), text])?;
+            let (seq, version, text) = (int(row.seq), int(self.version), Text(row.frame.json()));
+            let recent = row.recent.as_ref();
+            let sender = recent.map(|(sender, ..)| sender.as_bytes());
+            let client_msg_id = recent.map(|(_, id, _)| &*id.0);
+            let time = recent.map(|(.., time)| time.as_millis());
+            statements.put_event.execute(params![session, seq, version, sender, client_msg_id, time, text])?;
         }
-        for (sender, client_msg_id) in &plan.forget {
-            statements.forget.execute(params![session, sender.as_bytes(), &*client_msg_id.0])?;
-        }
-        for row in &plan.remember {
-            let (seq, time) = (int(row.seq), row.time.as_millis());
-            statements.put_recent.execute(params![session, row.sender.as_bytes(), &*row.client_msg_id.0, seq, time])?;
+        if let Some(seq) = plan.forget {
+            connection.prepare_cached(FORGET)?.execute(params![session, int(seq)])?;
         }
         for runs in [&plan.recalls, &plan.keys, &plan.people, &plan.heads, &plan.ends] {
             run(connection, runs)?;

@@ -23,9 +23,10 @@ const WAL: &str = "conclave.sqlite3-wal";
 const LOCK: &str = "lock";
 
 /// Every change of the schema, in order. A published one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "start", include_str!("../migrations/sqlite/0001_start.sql")),
     (2, "nodes", include_str!("../migrations/sqlite/0002_nodes.sql")),
+    (3, "recent", include_str!("../migrations/sqlite/0003_recent.sql")),
 ];
 
 /// What every connection is set to.
@@ -117,10 +118,7 @@ fn make_database_file(path: &Path) -> io::Result<String> {
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
-    let migrations = MIGRATIONS.map(|(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    match Migrator::with_migrations(migrations.into()).run_direct(None, connection, false).await {
+    match migrator(MIGRATIONS.len()).run_direct(None, connection, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(StoreError::Corrupt(format!(
             "a newer version of conclave wrote the database: it has schema {version}, this version knows {}",
@@ -128,6 +126,14 @@ async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
         ))),
         Err(error) => Err(StoreError::Unavailable(format!("the schema could not be brought up to date: {error}"))),
     }
+}
+
+/// Up to this version of the schema.
+pub(super) fn migrator(version: usize) -> Migrator {
+    let migrations = MIGRATIONS.into_iter().take(version).map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
 }
 
 /// The lock is ours: whoever has a lease in there is dead.

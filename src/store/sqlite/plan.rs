@@ -20,15 +20,8 @@ pub(super) struct EventRow {
     pub(super) seq: u64,
     /// Its text is the row's.
     pub(super) frame: Frame,
-}
-
-/// A row of `recent_msgs`.
-#[derive(Debug)]
-pub(super) struct RecentRow {
-    pub(super) sender: UserId,
-    pub(super) client_msg_id: ClientId,
-    pub(super) seq: u64,
-    pub(super) time: Timestamp,
+    /// What is remembered of a message that its sender gave an id.
+    pub(super) recent: Option<(UserId, ClientId, Timestamp)>,
 }
 
 /// Statements in order, each with its rows as a JSON list; neighbours with the same text become one.
@@ -57,10 +50,8 @@ impl Runs {
 pub(super) struct Plan {
     /// Rows for the end of `events`.
     pub(super) events: Vec<EventRow>,
-    /// Rows for `recent_msgs`, after those to forget are gone.
-    pub(super) remember: Vec<RecentRow>,
-    /// Keys of `recent_msgs`.
-    pub(super) forget: Vec<(UserId, ClientId)>,
+    /// Up to which event the senders' own ids are no longer remembered; the oldest go first.
+    pub(super) forget: Option<u64>,
     /// Texts that go; after `events`.
     pub(super) recalls: Runs,
     /// Room keys and inbox events; before `people`, since the end of a session looks up whose keys go.
@@ -154,7 +145,7 @@ impl Plan {
                     self.keys.add(REMOVE_INBOX, &(Hex::from(*user), inbox_id));
                 }
             }
-            Change::Forget(sender, client_msg_id) => self.forget_msg(*sender, client_msg_id),
+            Change::Forget(msg) => self.forget = self.forget.max(Some(msg.seq)),
             Change::TaskDone(id) => self.ends.add(REMOVE_TASK, &(session, id)),
             Change::End => self.end_session(commit, session),
         }
@@ -179,26 +170,16 @@ impl Plan {
     fn put_event(&mut self, event: &SessionEvent, write: &Write) {
         let seq = event.seq;
         let frame = write.frame.clone().unwrap_or_else(|| Frame::text(&event.encode()));
-        self.events.push(EventRow { seq, frame });
-        if let Happening::Msg(msg) = &event.what
-            && let Some(client_msg_id) = msg.client_msg_id.clone()
-        {
-            self.remember.push(RecentRow { sender: msg.sender_id, client_msg_id, seq, time: event.time });
-        }
-    }
-
-    /// All that is to be forgotten goes first; what the same commit put before is not put at all.
-    fn forget_msg(&mut self, sender: UserId, client_msg_id: &ClientId) {
-        let known = |row: &RecentRow| row.sender == sender && row.client_msg_id == *client_msg_id;
-        if let Some(index) = self.remember.iter().rposition(known) {
-            self.remember.remove(index);
-        }
-        self.forget.push((sender, client_msg_id.clone()));
+        let recent = match &event.what {
+            Happening::Msg(msg) => msg.client_msg_id.clone().map(|id| (msg.sender_id, id, event.time)),
+            _ => None,
+        };
+        self.events.push(EventRow { seq, frame, recent });
     }
 
     fn end_session(&mut self, commit: &SessionCommit, session: Hex) {
         let row = (session, commit.last_time.as_millis(), DELETED);
-        self.remember.clear();
+        self.forget = Some(commit.last_seq);
         for sql in END_KEYS {
             self.keys.add(sql, &row);
         }
@@ -329,8 +310,7 @@ pub(super) const END_PEOPLE: [&str; 5] = [
     "DELETE FROM invitations WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
 ];
 
-const END_SESSION: [&str; 3] = [
-    "DELETE FROM recent_msgs WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
+const END_SESSION: [&str; 2] = [
     "DELETE FROM tasks WHERE session_id IN (SELECT unhex(value->>0) FROM json_each(?1))",
     "UPDATE sessions SET ended_at = ended.value->>1, wants_keys = 0, rotating_since = NULL
      FROM json_each(?1) AS ended WHERE session_id = unhex(ended.value->>0)",

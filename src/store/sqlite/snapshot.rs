@@ -39,6 +39,12 @@ impl SqliteStore {
     }
 }
 
+/// From the index alone.
+pub(super) const RECENT: &str = "
+    SELECT seq, sender, client_msg_id, time FROM events
+    WHERE session_id = ?1 AND seq > (SELECT forgotten_seq FROM sessions WHERE session_id = ?1)
+        AND client_msg_id IS NOT NULL ORDER BY seq";
+
 fn snapshot(moment: &Connection, id: &[u8; 16]) -> StoreResult<Snapshot> {
     const RECORD: &str = "
         SELECT last_seq, last_time, key_messages, head FROM sessions JOIN session_heads USING (session_id)
@@ -57,9 +63,7 @@ fn snapshot(moment: &Connection, id: &[u8; 16]) -> StoreResult<Snapshot> {
                 join_request(row)
             })?,
             invitations: rows(moment, "SELECT * FROM invitations WHERE session_id = ?1", [id], |row| invitation(row))?,
-            recent: rows(moment, "SELECT * FROM recent_msgs WHERE session_id = ?1 ORDER BY time, seq", [id], |row| {
-                recent(row)
-            })?,
+            recent: rows(moment, RECENT, [id], |row| recent(row))?,
         })
     };
     row(moment, RECORD, [id], record)?.ok_or_else(|| StoreError::Corrupt("a session has no record".to_owned()))

@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod files;
+mod migrating;
 mod plans;
 mod recall;
 

@@ -328,9 +328,7 @@ impl Model {
                 self.inbox.entry(user_id).or_default().retain(|notice| !ids.contains(&notice.inbox_id));
                 self.withdrawn.extend(ids);
             }
-            Change::Forget(sender, id) => {
-                self.recent.retain(|one| (one.sender, &one.client_msg_id) != (sender, &id));
-            }
+            Change::Forget(forgotten) => self.recent.retain(|one| *one != forgotten),
             Change::TaskDone(_) => {}
             Change::End => {
                 self.members.clear();

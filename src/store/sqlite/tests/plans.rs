@@ -2,7 +2,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use super::super::{commit, plan, reads};
+use super::super::{commit, plan, reads, snapshot};
 use crate::store::{SqliteOptions, SqliteStore};
 
 #[tokio::test]
@@ -22,6 +22,7 @@ async fn statements_of_every_day_find_their_rows_by_an_index() {
         plan::REMOVE_INBOX,
         plan::BLANK_EVENT,
         commit::FORGET,
+        snapshot::RECENT,
         plan::REMOVE_TASK,
     ];
     for sql in statements.into_iter().chain(plan::END_PEOPLE).chain(plan::END_KEYS) {

@@ -133,6 +133,18 @@ impl Ended {
         }
     }
 
+    /// Asserts that the report has so many sessions, the worst first, with all that was acknowledged.
+    #[track_caller]
+    fn names_sessions(&self, number: usize) {
+        let sessions = self.report["sessions"].as_array().expect("a list");
+        let number_of = |session: &Value, what: &str| session[what].as_u64().expect("a number");
+        assert_eq!(sessions.len(), number, "{}", self.said());
+        assert!(sessions.is_sorted_by_key(|session| std::cmp::Reverse(number_of(session, "longest_wait_us"))));
+        assert!(sessions.iter().all(|session| session["session_id"].as_str().is_some_and(|id| id.len() == 36)));
+        let acknowledged: u64 = sessions.iter().map(|session| number_of(session, "acknowledged")).sum();
+        assert_eq!(acknowledged, self.count("acknowledged"), "{}", self.said());
+    }
+
     /// Asserts that it did not run, and says why.
     #[track_caller]
     fn refused(&self, why: &str) {
@@ -151,6 +163,7 @@ async fn rooms_pass_on_a_node_that_keeps_its_promises() {
     ended.passed();
     let latencies = ended.report["latencies"].as_array().expect("latencies");
     assert!(latencies.iter().any(|one| one["what"] == "delivery" && one["between"] == "same_node"), "{latencies:?}");
+    ended.names_sessions(3);
 }
 
 #[tokio::test]
@@ -232,6 +245,7 @@ async fn rotation_passes_while_members_and_keys_change() {
     assert!(latencies.iter().any(|one| one["what"] == "rotation"), "{latencies:?}");
     let notes = ended.report["notes"].to_string();
     assert!(!notes.contains("replaced 0 times") && !notes.contains(" 0 memberships"), "{notes}");
+    ended.names_sessions(2);
 }
 
 #[tokio::test]
@@ -327,6 +341,11 @@ async fn announced_kills_lose_nothing_and_pass() {
     let slowest = slowest.fold(0.0, f64::max) / 1000.0;
     let without_service = ended.report["longest_without_service_ms"].as_f64().expect("a time");
     assert!(slowest > 0.0 && (without_service / slowest - 1.0).abs() < 0.01, "{slowest}: {}", ended.said());
+    let worst = &ended.report["sessions"][0];
+    let waited = worst["longest_wait_us"].as_f64().expect("a time") / 1000.0;
+    assert!((waited / without_service - 1.0).abs() < 0.001, "{waited}: {}", ended.said());
+    let id = worst["session_id"].as_str().expect("an id");
+    assert!(ended.stdout.contains(&format!("The session that waited longest: {id}, ")), "{}", ended.said());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! engine/                what is said and heard on them
 //! verify/                PURE: what was promised, checked
 //! measures, sampling     figures as they come in
+//! waits                  how long each session waited
 //! audit                  the server's history, read at the end
 //! run                    one run, from its set-up to its outcome
 //! rotation/              end-to-end encryption, on the library's clients
@@ -35,6 +36,7 @@ mod tally;
 mod target;
 mod users;
 mod verify;
+mod waits;
 mod wire;
 mod yardstick;
 

@@ -46,8 +46,7 @@ pub(crate) fn tell(
 }
 
 fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Common, started_at: Timestamp) -> Report {
-    let Outcome { counts, measures, servers, share_of_a_core, seconds, longest_wait_us, interrupted, notes, .. } =
-        outcome;
+    let Outcome { counts, measures, servers, share_of_a_core, seconds, sessions, interrupted, notes, .. } = outcome;
     let failures = outcome.failures.iter().map(|(why, times)| match times {
         1 => format!("{}.", capital(why)),
         times => format!("{}: {times} times.", capital(why)),
@@ -69,7 +68,8 @@ fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Comm
         servers,
         deliveries_per_cpu_s: (cpu > 0.0).then(|| delivered as f64 / cpu),
         tester: tester(share_of_a_core, common, &measures),
-        longest_without_service_ms: longest_wait_us.map(|waited| waited as f64 / 1e3),
+        longest_without_service_ms: sessions.longest_us().map(|waited| waited as f64 / 1e3),
+        sessions: sessions.into_worst(),
         interrupted,
         failures: failures.collect(),
         notes,

@@ -13,6 +13,7 @@ use crate::report::model::{Counts, ServerProcess};
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys, User};
+use crate::waits::Waits;
 use crate::{audit, machine, setup, stop};
 
 /// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
@@ -28,7 +29,7 @@ pub(crate) struct Outcome {
     /// This program's processor time over that of one core.
     pub(crate) share_of_a_core: f64,
     pub(crate) seconds: f64,
-    pub(crate) longest_wait_us: Option<u64>,
+    pub(crate) sessions: Waits,
     /// What went wrong beside the counts, and how often.
     pub(crate) failures: Vec<(String, u64)>,
     pub(crate) notes: Vec<String>,
@@ -59,7 +60,7 @@ impl Outcome {
     }
 
     fn add_counts(&mut self, other: Self) {
-        self.longest_wait_us = self.longest_wait_us.max(other.longest_wait_us);
+        self.sessions.add(other.sessions);
         add_counts(&mut self.counts, &other.counts);
         for (why, times) in other.failures {
             match self.failures.iter_mut().find(|(known, _)| *known == why) {
@@ -113,17 +114,6 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let notes = vec![format!("{wanted} connections; the limit of open files allows {limit}")];
     let cuts = Cutting::new(plan);
     Run { plan, common, engine, sampling, notes, cuts }.all(&users)
-}
-
-/// Sorts how long sessions waited, and tells it.
-pub(crate) fn tell_waits(waits: &mut [u64]) -> String {
-    waits.sort_unstable();
-    let ms = |at: usize| waits.get(at).copied().unwrap_or(0) as f64 / 1e3;
-    format!(
-        "the longest that a message waited from due to acknowledged, by session: median {:.0} ms, worst {:.0} ms",
-        ms(waits.len() / 2),
-        ms(waits.len().saturating_sub(1))
-    )
 }
 
 fn ready_users(plan: &Plan, common: &Common, endpoint: &Endpoint) -> Result<Vec<User>> {
@@ -352,7 +342,8 @@ impl Run<'_> {
         }
         state.measures.add_up();
         let now = state.clock.now();
-        let mut waits = state.ledger.longest_waits(now);
+        let services = (0..).zip(state.ledger.services(now));
+        let sessions = Waits::new(services.map(|(session, service)| (state.session_id(session).to_owned(), service)));
         let faults = state.ledger.faults();
         let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
         if counts.in_doubt > 0 && !stop::asked() {
@@ -361,7 +352,7 @@ impl Run<'_> {
         let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
         let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
         let measures = std::mem::replace(&mut state.measures, Measures::new());
-        self.notes.push(tell_waits(&mut waits));
+        self.notes.push(sessions.tell());
         if state.nodes().len() > 1 {
             self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
         }
@@ -378,7 +369,7 @@ impl Run<'_> {
             servers: self.sampling.servers(),
             share_of_a_core: self.sampling.share_of_a_core(),
             seconds,
-            longest_wait_us: waits.last().copied(),
+            sessions,
             failures,
             notes: self.notes,
             interrupted: stop::asked(),

@@ -27,11 +27,12 @@ use tokio::time::{Instant, sleep};
 use crate::arguments::Rotation;
 use crate::engine::Pace;
 use crate::report::live::{Live, Moment};
-use crate::run::{Outcome, tell_waits};
+use crate::run::Outcome;
 use crate::sampling::Sampling;
 use crate::target::Endpoint;
 use crate::users::{self, Keys};
 use crate::verify::Past;
+use crate::waits::Waits;
 use crate::{setup, stop};
 
 use book::Book;
@@ -242,7 +243,8 @@ fn conclude(
     }
     faults.into_iter().for_each(|faults| book.ledger.add(faults));
     let now = book.clock.now();
-    let mut waits = book.ledger.longest_waits(now);
+    let services = book.ledger.services(now);
+    let sessions = Waits::new(rooms.iter().map(|room| (room.id.to_string(), services[room.number as usize])));
     let in_doubt = book.tally.sent - book.tally.acknowledged - book.tally.turned_away;
     let mut notes = vec![format!(
         "{} sessions; room keys were replaced {} times, and {} memberships ended and began again",
@@ -250,7 +252,7 @@ fn conclude(
         book.rotated(),
         book.changes
     )];
-    notes.push(tell_waits(&mut waits));
+    notes.push(sessions.tell());
     book.measures.add_up();
     let counts = book.tally.counts(book.ledger.faults(), in_doubt, expected, expect_restarts);
     Outcome {
@@ -259,7 +261,7 @@ fn conclude(
         servers: sampling.servers(),
         share_of_a_core: sampling.share_of_a_core(),
         seconds,
-        longest_wait_us: waits.last().copied(),
+        sessions,
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),
         notes,
         interrupted: stop::asked(),

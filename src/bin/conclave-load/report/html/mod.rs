@@ -180,7 +180,9 @@ fn latencies(report: &Report) -> Markup {
             }
             @if let Some(longest) = report.longest_without_service_ms {
                 p { "The longest that a message waited from when it was due until it was acknowledged: "
-                    (micros(longest * 1e3)) "." }
+                    (micros(longest * 1e3))
+                    @if let Some(worst) = report.sessions.first() { ", in session " code { (worst.session_id) } }
+                    "." }
             }
         }
     }

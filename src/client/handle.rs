@@ -19,7 +19,7 @@ use super::identity::{Fingerprint, Identity, PublicKey};
 use super::profile::Profile;
 use super::ring::Pin;
 use super::secret::Secret;
-use super::{ClientError, ServerAddress};
+use super::{ClientError, Servers};
 use crate::protocol::{
     AcceptJoinSessionApproval, ClientId, Dee2eeizeSession, E2eeizeSession, ErrorCode, FetchMsgs, GetSessionInfo,
     Happening, InviteUserToSession, JoinSession, KeyEpoch, LeaveSession, NewSession, PageLimit, SendMsg, ServerFrame,
@@ -34,8 +34,8 @@ const EFFECTS_QUEUE: usize = 64;
 /// Who connects where.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The server.
-    pub server: ServerAddress,
+    /// The server, whose other addresses are tried when one does not serve.
+    pub servers: Servers,
     /// Who.
     pub user_id: UserId,
     /// A token of theirs.
@@ -48,16 +48,16 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// The usual settings.
-    pub fn new(server: ServerAddress, user_id: UserId, token: Secret) -> Self {
+    pub fn new(servers: impl Into<Servers>, user_id: UserId, token: Secret) -> Self {
         let options = ConnectionOptions::default();
-        Self { server, user_id, token, options, key_patience: Duration::from_secs(30) }
+        Self { servers: servers.into(), user_id, token, options, key_patience: Duration::from_secs(30) }
     }
 }
 
 /// What handles and the driver share.
 pub(super) struct Shared {
     pub(super) me: UserId,
-    pub(super) server: ServerAddress,
+    pub(super) servers: Servers,
     pub(super) options: ConnectionOptions,
     pub(super) http: HttpClient,
     /// The connection, while it is authenticated and resumed.
@@ -117,11 +117,11 @@ pub enum Past {
 impl Client {
     /// Starts; the first connection is made in the background.
     pub fn start(config: ClientConfig, profile: Profile) -> (Self, NewsStream) {
-        let ClientConfig { server, user_id, token, options, key_patience } = config;
-        let http = HttpClient::new(server.clone()).with_tls(options.tls.clone());
+        let ClientConfig { servers, user_id, token, options, key_patience } = config;
+        let http = HttpClient::new(servers.clone()).with_tls(options.tls.clone());
         let shared = Arc::new(Shared {
             me: user_id,
-            server,
+            servers,
             options,
             http,
             connection: watch::Sender::new(None),

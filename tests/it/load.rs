@@ -293,6 +293,20 @@ async fn connections_go_to_another_url_when_one_does_not_answer() {
 }
 
 #[tokio::test]
+async fn members_who_encrypt_go_to_another_url_too() {
+    let node = Node::shared().await;
+    let (going, staying) =
+        (Proxy::start(node.address, Fault::Nothing).await, Proxy::start(node.address, Fault::Nothing).await);
+    let arguments = ROTATION.replace("--duration 4s", "--duration 6s --rotate-every 1s --change-every 1s");
+    let load = Load::start(&format!("{arguments} --expect-restarts"), &[going.address, staying.address]);
+    until_passed(&going, 30).await;
+    going.go_away();
+    let ended = load.ended().await;
+    ended.passed();
+    assert!(ended.count("reconnects") >= 4, "{}", ended.said());
+}
+
+#[tokio::test]
 async fn a_server_that_stays_away_is_told_with_what_was_measured() {
     let node = Node::shared().await;
     let proxy = Proxy::start(node.address, Fault::Nothing).await;

@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -38,6 +39,17 @@ impl Node {
     pub(super) async fn accept(&self) -> Peer {
         let (socket, _) = in_time(self.listener.accept()).await.unwrap();
         Peer(in_time(tokio_tungstenite::accept_hdr_async(socket, speak_version_1)).await.unwrap())
+    }
+
+    /// Answers one call with "ok", and tells its head.
+    pub(super) async fn answer_a_call(&self) -> String {
+        let (mut socket, _) = self.listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        String::from_utf8(head).unwrap()
     }
 }
 

@@ -15,7 +15,7 @@ impl Chat {
                 self.learn(&event).await;
                 self.show_event(&event).await;
             }
-            News::Connected { sessions } => {
+            News::Connected { sessions, .. } => {
                 for session in sessions {
                     self.add_room(session.session_id, session.name.as_deref(), session.e2ee_on);
                 }

@@ -19,7 +19,8 @@ const MOST_ROTATIONS: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) user_id: UserId,
-    pub(super) endpoint: usize,
+    /// The node that it is on, or was last.
+    pub(super) node: String,
     pub(super) connected: bool,
     /// Is about to be put out: says nothing.
     pub(super) leaving: bool,
@@ -112,7 +113,8 @@ impl Book {
     /// A member hears something.
     pub(super) fn hear(&mut self, member: usize, news: News) -> Option<Todo> {
         match news {
-            News::Connected { sessions } => {
+            News::Connected { node, sessions } => {
+                self.members[member].node = node;
                 if !std::mem::replace(&mut self.members[member].connected, true) && !self.serving {
                     self.old.extend(sessions.iter().map(|session| session.session_id));
                     let old = sessions.iter().map(|session| (session.session_id, session.role == Role::Owner));
@@ -230,7 +232,7 @@ impl Book {
         let Some(source) = self.check(session, message) else { return };
         self.ledger.seen(session, seq, source);
         let sender = self.speakers[source.speaker as usize];
-        let same = self.members[sender].endpoint == self.members[member].endpoint;
+        let same = self.members[sender].node == self.members[member].node;
         self.measures.delivered(source.due, self.clock.now(), same);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conclave::client::profile::Profile;
-use conclave::client::{Client, ClientConfig, ClientError, NewsStream};
+use conclave::client::{Client, ClientConfig, ClientError, NewsStream, Servers};
 use conclave::protocol::{DeleteSession, ErrorCode, KickUser};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,14 +36,13 @@ impl People {
     ) -> Result<Self> {
         let mut clients = Vec::with_capacity(users.len());
         for (number, user) in users.iter().enumerate() {
-            let endpoint = number % endpoints.len();
             let config = ClientConfig {
                 key_patience: patience,
-                ..ClientConfig::new(endpoints[endpoint].server.clone(), user.user_id, user.token.clone())
+                ..ClientConfig::new(servers_from(endpoints, number)?, user.user_id, user.token.clone())
             };
             shared.book().members.push(Member {
                 user_id: user.user_id,
-                endpoint,
+                node: String::new(),
                 connected: false,
                 leaving: false,
                 busy: 0,
@@ -128,6 +127,13 @@ impl People {
         self.0.iter().for_each(|client| drop(closing.spawn(client.clone().close())));
         let _ = tokio::time::timeout(Duration::from_secs(5), closing.join_all()).await;
     }
+}
+
+/// All nodes, another one first for each member.
+fn servers_from(endpoints: &[Endpoint], number: usize) -> Result<Servers> {
+    let addresses = endpoints.iter().map(|endpoint| endpoint.server.clone());
+    let mut addresses = addresses.cycle().skip(number % endpoints.len().max(1)).take(endpoints.len());
+    Ok(Servers::new(addresses.next().context("no URL")?, addresses))
 }
 
 /// Writes a member's news in the book, and does what they ask for.

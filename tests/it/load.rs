@@ -372,6 +372,30 @@ async fn announced_kills_leave_encrypted_sessions_whole() {
 }
 
 #[tokio::test]
+async fn setting_up_goes_on_after_connections_broke() {
+    let node = Node::shared().await;
+    let proxy = Proxy::start(node.address, Fault::CutAt(&[5, 30, 70, 130, 200, 300])).await;
+    let rooms = "rooms --sessions 12 --members 4 --rate 100 --duration 2s --warmup 0s --expect-restarts";
+    let ended = Load::run(rooms, &[proxy.address]).await;
+    assert!(proxy.cuts() >= 4, "{} cuts: {}", proxy.cuts(), ended.said());
+    ended.passed();
+
+    let proxy = Proxy::start(node.address, Fault::CutAt(&[3, 12, 30, 50, 70])).await;
+    let ended = Load::run(&format!("{ROTATION} --expect-restarts"), &[proxy.address]).await;
+    assert!(proxy.cuts() >= 3, "{} cuts: {}", proxy.cuts(), ended.said());
+    ended.passed();
+}
+
+#[tokio::test]
+async fn setting_up_waits_for_a_node_that_refuses_for_now() {
+    // Four users make eighty sessions: far more than they may in the time of a few repetitions.
+    let node = Node::start(&[("limits.requests_per_s", "20")]).await;
+    let rooms = "rooms --sessions 80 --members 4 --connections 4 --rate 20 --duration 2s --warmup 0s";
+    let ended = Load::run(rooms, &[node.address]).await;
+    ended.passed();
+}
+
+#[tokio::test]
 async fn kills_that_nobody_announced_fail_though_nothing_is_lost() {
     let ended = killed_twice(KILLED).await;
     assert_eq!(ended.status, 1, "{}", ended.said());

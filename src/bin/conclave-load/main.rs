@@ -3,7 +3,7 @@
 //! ```text
 //! arguments, plan        what is asked for
 //! target, machine        where the nodes are; what this machine allows
-//! users, setup           users, connections and sessions to speak with
+//! users, setup, persist  users, connections and sessions to speak with
 //! crowd, wire            thousands of WebSockets on one thread
 //! engine/                what is said and heard on them
 //! verify/                PURE: what was promised, checked
@@ -24,6 +24,7 @@ mod engine;
 mod machine;
 mod measures;
 mod outcome;
+mod persist;
 mod plan;
 mod report;
 mod rotation;

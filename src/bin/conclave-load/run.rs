@@ -101,7 +101,7 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
     setup::knock(&endpoints)?;
     let sampling = Sampling::start(&common.server_pids)?;
-    let users = ready_users(plan, common, &endpoints[0])?;
+    let users = ready_users(plan, common, &endpoints)?;
     let settings = Settings {
         connections: wanted,
         expect_restarts: common.expect_restarts,
@@ -116,9 +116,9 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     Run { plan, common, engine, sampling, notes, cuts }.all(&users)
 }
 
-fn ready_users(plan: &Plan, common: &Common, endpoint: &Endpoint) -> Result<Vec<User>> {
+fn ready_users(plan: &Plan, common: &Common, endpoints: &[Endpoint]) -> Result<Vec<User>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(users::ready(&common.users, endpoint, Keys::Shared, plan.users))
+    runtime.block_on(users::ready(common, endpoints, Keys::Shared, plan.users))
 }
 
 /// The connections that a scenario ends itself.

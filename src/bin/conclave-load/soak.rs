@@ -65,11 +65,11 @@ pub(crate) fn run(options: &Soak) -> Result<Outcome> {
 /// Registers everybody first: the two parts of a round share the file.
 fn prepare_users(options: &Soak) -> Result<()> {
     let Soak { common, encrypted_sessions, encrypted_members, .. } = options;
-    let endpoint = Endpoint::resolve(common.urls.first().context("no URL")?)?;
-    setup::knock(std::slice::from_ref(&endpoint))?;
+    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    setup::knock(&endpoints)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let count = encrypted_sessions * encrypted_members;
-    runtime.block_on(users::ready(&common.users, &endpoint, Keys::Own, count)).map(drop)
+    runtime.block_on(users::ready(common, &endpoints, Keys::Own, count)).map(drop)
 }
 
 /// The plain mix, and beside it the encrypted sessions.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, Result, bail, ensure};
-use conclave::client::ServerAddress;
+use conclave::client::{ServerAddress, Servers};
 use hyper::Uri;
 
 /// The sub-protocol of the only version that this program speaks.
@@ -49,6 +49,13 @@ impl Endpoint {
             self.server.authority()
         )
     }
+}
+
+/// All nodes for a client of the library; another one first for each number.
+pub(crate) fn servers(endpoints: &[Endpoint], number: usize) -> Result<Servers> {
+    let addresses = endpoints.iter().map(|endpoint| endpoint.server.clone());
+    let mut addresses = addresses.cycle().skip(number % endpoints.len().max(1)).take(endpoints.len());
+    Ok(Servers::new(addresses.next().context("no --url")?, addresses))
 }
 
 /// Checks the answer to [`Endpoint::upgrade`], as far as its head goes.

@@ -27,8 +27,8 @@ pub(super) struct Member {
     /// Messages under way.
     pub(super) busy: u32,
     pub(super) stays: Vec<Stay>,
-    /// Sessions of an earlier run, and whether they are this user's own.
-    pub(super) old: Vec<(SessionId, bool)>,
+    /// Sessions of an earlier run, and whether they are this user's own: those that there are at the first connection.
+    pub(super) old: Option<Vec<(SessionId, bool)>>,
 }
 
 /// What a member has to do about what came.
@@ -115,10 +115,12 @@ impl Book {
         match news {
             News::Connected { node, sessions } => {
                 self.members[member].node = node;
-                if !std::mem::replace(&mut self.members[member].connected, true) && !self.serving {
+                let me = &mut self.members[member];
+                me.connected = true;
+                if me.old.is_none() {
                     self.old.extend(sessions.iter().map(|session| session.session_id));
                     let old = sessions.iter().map(|session| (session.session_id, session.role == Role::Owner));
-                    self.members[member].old = old.collect();
+                    me.old = Some(old.collect());
                 }
             }
             News::Event(event) => self.event(member, &event),

@@ -89,7 +89,7 @@ async fn go(options: &Rotation) -> Result<Outcome> {
     let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
     setup::knock(&endpoints)?;
     let mut sampling = Sampling::start(&common.server_pids)?;
-    let users = users::ready(&common.users, &endpoints[0], Keys::Own, sessions * members).await?;
+    let users = users::ready(common, &endpoints, Keys::Own, sessions * members).await?;
     let shared = Shared(Arc::new(Mutex::new(Book::new(
         &format!("{:08x}", rand::random::<u32>()),
         common.payload,
@@ -97,7 +97,7 @@ async fn go(options: &Rotation) -> Result<Outcome> {
     ))));
     let people = People::connect(&shared, &users, &endpoints, common.patience).await?;
     people.clear_away(&shared).await?;
-    let rooms = people.make_rooms(&shared, *members, common.patience).await?;
+    let rooms = people.make_rooms(&shared, *members).await?;
 
     shared.book().serving = true;
     let people = Arc::new(people);

@@ -303,20 +303,7 @@ impl Client {
         let client_msg_id = ClientId(random_id().into());
         let deadline = Instant::now() + self.key_patience;
         loop {
-            let sealed = self.shared.core().seal(session_id, &client_msg_id, text, &mut rand::rng());
-            let outcome = match sealed {
-                Ok(message) => self.call(message).await,
-                Err(CannotSeal::NotEncrypted) => self.call(plain(session_id, &client_msg_id, text)).await,
-                Err(CannotSeal::NotInSession) if Instant::now() >= deadline => return Err(ClientError::NotInSession),
-                Err(CannotSeal::NoKey(_)) => {
-                    let effects = self.shared.core().missing_key(session_id);
-                    self.run(effects).await;
-                    Err(ClientError::NoRoomKey)
-                }
-                // A session just made or joined is not known until its first event has come.
-                Err(CannotSeal::Pending | CannotSeal::NotInSession) => Err(ClientError::NoRoomKey),
-            };
-            let error = match outcome {
+            let error = match self.say_now(session_id, &client_msg_id, text).await {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
@@ -329,10 +316,29 @@ impl Client {
                     self.run(effects).await;
                 }
                 // The client_msg_id makes a repeated one the same.
-                error if error.retryable() || matches!(error, ClientError::NoRoomKey) => {}
+                error if error.retryable() => {}
+                ClientError::NoRoomKey | ClientError::NotInSession => {}
                 _ => return Err(error),
             }
             self.wait_for_change(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// One attempt. Whether to encrypt is decided with the connection at hand: what that told of the session is known then.
+    async fn say_now(&self, session_id: SessionId, id: &ClientId, text: &str) -> Result<Sent, ClientError> {
+        let connection = self.connection().await?;
+        let sealed = self.shared.core().seal(session_id, id, text, &mut rand::rng());
+        match sealed {
+            Ok(message) => connection.call(message).await,
+            Err(CannotSeal::NotEncrypted) => connection.call(plain(session_id, id, text)).await,
+            Err(CannotSeal::NoKey(_)) => {
+                let effects = self.shared.core().missing_key(session_id);
+                self.run(effects).await;
+                Err(ClientError::NoRoomKey)
+            }
+            // A session just made or joined is not known until its first event has come.
+            Err(CannotSeal::NotInSession) => Err(ClientError::NotInSession),
+            Err(CannotSeal::Unknown | CannotSeal::Pending) => Err(ClientError::NoRoomKey),
         }
     }
 

@@ -187,6 +187,29 @@ async fn http_calls_go_to_an_address_that_can_be_reached() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_connection_is_not_said_in_the_clear_if_the_session_became_encrypted_meanwhile() {
+    let node = Node::bind().await;
+    let (client, mut news) = start(&node);
+    let mut peer = node.accept().await;
+    welcome(&mut peer, 0, 1).await;
+    hears(&mut news, |news| matches!(news, News::Connected { .. })).await;
+    drop(peer);
+    hears(&mut news, |news| matches!(news, News::Disconnected)).await;
+    let saying = client.say(S.parse().unwrap(), "a secret");
+    let serving = async {
+        let mut peer = node.accept().await;
+        peer.authenticated_in(0, Some(1)).await;
+        let (id, _) = peer.request("resume").await;
+        peer.reply(id, &json!({"sessions": [{"session_id": S, "from_seq": 1}], "gone": []})).await;
+        peer.request("fetch_room_keys").await
+    };
+    tokio::select! {
+        said = saying => panic!("nobody answered: {said:?}"),
+        _ = in_time(serving) => {}
+    }
+}
+
+#[tokio::test]
 async fn a_gap_is_told_and_read_again() {
     let node = Node::bind().await;
     let (_client, mut news) = start(&node);

@@ -99,12 +99,17 @@ impl Peer {
         self.event(&role_changed(seq)).await;
     }
 
-    /// Answers `authenticate` for a user who is in S.
+    /// Answers `authenticate` for a user who is in S, which is plain.
     pub(super) async fn authenticated(&mut self, last_seq: u64) {
+        self.authenticated_in(last_seq, None).await;
+    }
+
+    /// The same where S is encrypted with this epoch, whose key the user does not have.
+    pub(super) async fn authenticated_in(&mut self, last_seq: u64, key_epoch: Option<u64>) {
         let (id, body) = self.request("authenticate").await;
         assert_eq!(body, json!({"token": "token"}));
         let session = json!({
-            "session_id": S, "e2ee_on": false, "has_key": false, "role": "owner",
+            "session_id": S, "e2ee_on": key_epoch.is_some(), "key_epoch": key_epoch, "has_key": false, "role": "owner",
             "first_seq": 1, "last_seq": last_seq, "acked_seq": 0, "log": "the-log",
         });
         let limits = json!({"frame_bytes": 1048576, "requests_in_flight": 64, "requests_per_s": 5000});

@@ -160,7 +160,7 @@ impl Chat {
     }
 
     fn is_member(&self, session_id: SessionId) -> bool {
-        self.client.with_core(|core| core.encryption(session_id).is_some())
+        self.client.with_core(|core| core.is_member(session_id))
     }
 
     async fn by(&self, who: Option<UserId>) -> String {

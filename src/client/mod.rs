@@ -30,7 +30,7 @@ pub mod vault;
 
 pub use address::ServerAddress;
 pub use connection::{Connection, ConnectionOptions, Incoming};
-pub use dial::tls_config;
+pub use dial::{tls_config, tls_public, tls_trusting};
 pub use error::{ClientError, reconnect_after};
 pub use handle::{Client, ClientConfig, NewsStream, Past};
 pub use http::HttpClient;

@@ -20,13 +20,13 @@ use crate::support::{DEADLINE, Node};
 const FAULTS: [&str; 6] = ["lost", "missing", "duplicated", "disordered", "undecryptable", "misattributed"];
 
 /// A tester that runs.
-struct Load {
+pub(crate) struct Load {
     child: Child,
     dir: TempDir,
 }
 
 /// How it ended.
-struct Ended {
+pub(crate) struct Ended {
     status: i32,
     stdout: String,
     stderr: String,
@@ -55,7 +55,7 @@ impl Load {
         Self::start(arguments, urls).ended().await
     }
 
-    async fn run_alone(arguments: &str) -> Ended {
+    pub(crate) async fn run_alone(arguments: &str) -> Ended {
         Self::start_alone(arguments).ended().await
     }
 
@@ -104,7 +104,7 @@ impl Ended {
 
     /// Asserts that nothing was wrong, and that there was something to be right.
     #[track_caller]
-    fn passed(&self) {
+    pub(crate) fn passed(&self) {
         assert_eq!(self.status, 0, "{}", self.said());
         assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
         assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
@@ -147,7 +147,7 @@ impl Ended {
 
     /// Asserts that it did not run, and says why.
     #[track_caller]
-    fn refused(&self, why: &str) {
+    pub(crate) fn refused(&self, why: &str) {
         assert_ne!(self.status, 0, "{}", self.said());
         assert!(self.stderr.contains(why), "no {why:?} in: {}", self.said());
         assert!(!self.stderr.contains("panicked"), "{}", self.said());
@@ -451,7 +451,8 @@ async fn a_server_that_cannot_be_used_is_a_clear_line() {
 #[tokio::test]
 async fn what_cannot_be_run_is_a_clear_line() {
     for (arguments, why) in [
-        ("rooms --url http://127.0.0.1:1/v1/ws", "expected ws://"),
+        ("rooms --url ftp://127.0.0.1:1/v1/ws", "expected ws://"),
+        ("rooms --ca /nowhere.pem", "--ca: no certificates to believe: /nowhere.pem"),
         ("rooms --url nonsense", "expected ws://"),
         ("rooms --connections 1000000 --members 2", "limit of open files"),
         ("rooms --members 20 --connections 10", "too few"),

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use conclave::client::{ServerAddress, Servers, tls_config};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use conclave::client::{ServerAddress, Servers, tls_trusting};
+use rustls::ClientConfig;
 
 /// Chat on a Conclave server from a terminal, end-to-end encrypted.
 ///
@@ -69,12 +67,7 @@ impl Arguments {
 
     /// Whose certificates to believe; `None`: the public authorities.
     pub(crate) fn tls(&self) -> anyhow::Result<Option<Arc<ClientConfig>>> {
-        let Some(path) = &self.trust else { return Ok(None) };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).context("cannot read the file of --trust")? {
-            roots.add(certificate.context("not a PEM certificate in the file of --trust")?)?;
-        }
-        Ok(Some(tls_config(roots)))
+        self.trust.as_deref().map(|path| tls_trusting(path).context("--trust")).transpose()
     }
 }
 

@@ -61,9 +61,12 @@ pub(crate) enum Command {
 /// What every scenario takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// A node's WebSocket; several spread the connections over nodes.
+    /// A node's WebSocket, ws:// or wss://; several spread the connections over nodes.
     #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:8080/v1/ws")]
     pub(crate) urls: Vec<String>,
+    /// A PEM file of certificates to believe instead of the public authorities.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Messages each second, over all sessions together, each at its time whatever becomes of the others (open loop).
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,

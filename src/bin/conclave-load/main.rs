@@ -4,7 +4,7 @@
 //! arguments, plan        what is asked for
 //! target, machine        where the nodes are; what this machine allows
 //! users, setup, persist  users, connections and sessions to speak with
-//! crowd, wire            thousands of WebSockets on one thread
+//! crowd, socket, wire    thousands of WebSockets on one thread
 //! engine/                what is said and heard on them
 //! verify/                PURE: what was promised, checked
 //! measures, sampling     figures as they come in
@@ -32,6 +32,7 @@ mod run;
 mod sampling;
 mod setup;
 mod soak;
+mod socket;
 mod stop;
 mod tally;
 mod target;

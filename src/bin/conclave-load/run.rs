@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::report::live::{Live, Moment};
 use crate::report::model::{Counts, ServerProcess};
 use crate::sampling::Sampling;
-use crate::target::Endpoint;
+use crate::target::{self, Endpoint};
 use crate::users::{self, Keys, User};
 use crate::waits::Waits;
 use crate::{audit, machine, setup, stop};
@@ -98,7 +98,7 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
         "{wanted} connections are more than the {limit} that the limit of open files allows here: \
          raise it (ulimit -n), or lower --connections"
     );
-    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    let endpoints = target::endpoints(common)?;
     setup::knock(&endpoints)?;
     let sampling = Sampling::start(&common.server_pids)?;
     let users = ready_users(plan, common, &endpoints)?;

@@ -75,7 +75,10 @@ pub(crate) async fn ready(common: &Common, endpoints: &[Endpoint], keys: Keys, c
         Keys::Own => &kept.encrypting,
     };
     let known: Vec<User> = users.iter().take(count).cloned().collect();
-    let desk = Desk { http: HttpClient::new(target::servers(endpoints, 0)?), patience: common.patience };
+    let desk = Desk {
+        http: HttpClient::new(target::servers(endpoints, 0)?).with_tls(Some(target::trust(common)?)),
+        patience: common.patience,
+    };
     let mut done = desk.check(known).await?;
     let begun = SystemTime::now();
     while done.len() < count {

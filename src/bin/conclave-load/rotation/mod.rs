@@ -29,11 +29,10 @@ use crate::engine::Pace;
 use crate::report::live::{Live, Moment};
 use crate::run::Outcome;
 use crate::sampling::Sampling;
-use crate::target::Endpoint;
 use crate::users::{self, Keys};
 use crate::verify::Past;
 use crate::waits::Waits;
-use crate::{setup, stop};
+use crate::{setup, stop, target};
 
 use book::Book;
 use people::People;
@@ -86,7 +85,7 @@ pub(crate) fn run(options: &Rotation) -> Result<Outcome> {
 
 async fn go(options: &Rotation) -> Result<Outcome> {
     let Rotation { common, sessions, members, .. } = options;
-    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    let endpoints = target::endpoints(common)?;
     setup::knock(&endpoints)?;
     let mut sampling = Sampling::start(&common.server_pids)?;
     let users = users::ready(common, &endpoints, Keys::Own, sessions * members).await?;
@@ -95,7 +94,7 @@ async fn go(options: &Rotation) -> Result<Outcome> {
         common.payload,
         common.expect_restarts,
     ))));
-    let people = People::connect(&shared, &users, &endpoints, common.patience).await?;
+    let people = People::connect(&shared, &users, &endpoints, common).await?;
     people.clear_away(&shared).await?;
     let rooms = people.make_rooms(&shared, *members).await?;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conclave::client::profile::Profile;
-use conclave::client::{Client, ClientConfig, ClientError, NewsStream};
+use conclave::client::{Client, ClientConfig, ClientError, ConnectionOptions, NewsStream};
 use conclave::protocol::{DeleteSession, ErrorCode, KickUser};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::book::{Member, Todo};
 use super::{Room, Shared};
-use crate::arguments::Rotation;
+use crate::arguments::{Common, Rotation};
 use crate::persist::{done, persist};
 use crate::stop;
 use crate::target::{self, Endpoint};
@@ -35,12 +35,14 @@ impl People {
         shared: &Shared,
         users: &[User],
         endpoints: &[Endpoint],
-        patience: Duration,
+        common: &Common,
     ) -> Result<Self> {
+        let (patience, trust) = (common.patience, target::trust(common)?);
         let mut clients = Vec::with_capacity(users.len());
         for (number, user) in users.iter().enumerate() {
             let config = ClientConfig {
                 key_patience: patience,
+                options: ConnectionOptions { tls: Some(Arc::clone(&trust)), ..ConnectionOptions::default() },
                 ..ClientConfig::new(target::servers(endpoints, number)?, user.user_id, user.token.clone())
             };
             shared.book().members.push(Member {

@@ -273,6 +273,19 @@ async fn soak_passes_round_by_round() {
 }
 
 #[tokio::test]
+async fn a_run_that_says_much_is_verified_in_rounds() {
+    let node = Node::shared().await;
+    let arguments = "rooms --sessions 2 --members 3 --in-flight 2 --verify-every 50 --duration 4s --warmup 0s";
+    let ended = Load::run(arguments, &[node.address]).await;
+    ended.passed();
+    assert!(ended.stderr.contains("verified after 1 s: "), "{}", ended.said());
+    assert!(ended.report["notes"].to_string().contains("verified in 3 rounds"), "{}", ended.said());
+    let timeline = ended.report["timeline"].as_array().expect("a timeline");
+    assert!((0..).zip(timeline).all(|(nth, second)| second["at_s"] == nth), "{timeline:?}");
+    ended.names_sessions(6);
+}
+
+#[tokio::test]
 async fn the_yardstick_measures() {
     let ended = Load::run_alone("yardstick --members 20 --duration 500ms").await;
     assert_eq!(ended.status, 0, "{}", ended.said());
@@ -457,7 +470,7 @@ async fn what_cannot_be_run_is_a_clear_line() {
         ("rooms --connections 1000000 --members 2", "limit of open files"),
         ("rooms --members 20 --connections 10", "too few"),
         ("rooms --payload 0", "--payload"),
-        ("rooms --rate 100000 --duration 10h", "shorter --duration"),
+        ("rotation --rate 100000 --duration 10h", "shorter --duration"),
         ("rooms --server-pid 999999999", "no such process"),
         ("rooms --html /proc/report.html", "/proc/report.html"),
     ] {

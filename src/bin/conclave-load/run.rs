@@ -1,4 +1,5 @@
-//! One run of a plan: set up, warm up, measure, wait for what is owed, read the histories, tell.
+//! A run of a plan: set up, warm up, measure, wait for what is owed, read the histories, tell. One that says more than
+//! memory is for does so in rounds.
 
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use anyhow::{Context, Result, ensure};
 use crate::arguments::Common;
 use crate::engine::{Engine, Phase, Settings};
 use crate::measures::Measures;
-use crate::plan::Plan;
+use crate::plan::{Cuts, Plan};
 use crate::report::live::{Live, Moment};
 use crate::report::model::{Counts, ServerProcess};
+use crate::report::quantity::bytes;
 use crate::sampling::Sampling;
 use crate::target::{self, Endpoint};
 use crate::users::{self, Keys, User};
@@ -34,6 +36,10 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<(String, u64)>,
     pub(crate) notes: Vec<String>,
     pub(crate) interrupted: bool,
+    /// Storms that there were.
+    pub(crate) storms: usize,
+    /// It said all that one round may, and its time was not over.
+    pub(crate) is_full: bool,
 }
 
 impl Outcome {
@@ -48,6 +54,8 @@ impl Outcome {
             mine.rss_end_bytes = other.rss_end_bytes;
         }
         self.interrupted |= later.interrupted;
+        self.storms += later.storms;
+        self.is_full = later.is_full;
         self.add_counts(later);
     }
 
@@ -57,6 +65,11 @@ impl Outcome {
         self.share_of_a_core = self.share_of_a_core.max(other.share_of_a_core);
         self.interrupted |= other.interrupted;
         self.add_counts(other);
+    }
+
+    /// Whether nothing was wrong.
+    fn is_whole(&self) -> bool {
+        self.failures.is_empty() && self.counts.faults().iter().all(|(_, count)| *count == 0)
     }
 
     fn add_counts(&mut self, other: Self) {
@@ -89,8 +102,32 @@ fn add_counts(counts: &mut Counts, other: &Counts) {
     }
 }
 
-/// Runs a plan.
+/// A round that would be shorter is not begun.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Runs a plan, in rounds of so many messages. Each is verified whole before the next begins; one with a fault is the
+/// last, and its sessions stay.
 pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
+    let mut total = round(plan, common)?;
+    let mut rounds = 1;
+    loop {
+        let left = common.duration.saturating_sub(Duration::from_secs_f64(total.seconds));
+        if !total.is_full || !total.is_whole() || left < SHORTEST || stop::asked() {
+            break;
+        }
+        eprintln!("verified after {:.0} s: {} messages; going on", total.seconds, total.counts.acknowledged);
+        let storms = plan.cuts.storms.saturating_sub(total.storms);
+        let plan = Plan { cuts: Cuts { storms, ..plan.cuts }, ..plan.clone() };
+        total.append(round(&plan, &Common { duration: left, ..common.clone() })?);
+        rounds += 1;
+    }
+    if rounds > 1 {
+        total.notes.push(format!("verified in {rounds} rounds, each with sessions of its own"));
+    }
+    Ok(total)
+}
+
+fn round(plan: &Plan, common: &Common) -> Result<Outcome> {
     let limit = machine::raise_connection_limit();
     let wanted = plan.connections();
     ensure!(
@@ -113,7 +150,22 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let engine = Engine::new(settings, endpoints)?;
     let notes = vec![format!("{wanted} connections; the limit of open files allows {limit}")];
     let cuts = Cutting::new(plan);
-    Run { plan, common, engine, sampling, notes, cuts }.all(&users)
+    Run { plan, common, engine, sampling, notes, cuts, is_full: false }.all(&users)
+}
+
+/// Of fewer connections the server's memory tells nothing: it is what a process takes and gives back anyway.
+const TELLING_CONNECTIONS: usize = 1000;
+
+/// What connections and their sessions cost the servers in memory, by what was there before them.
+fn tell_growth(grown: u64, connections: usize) -> String {
+    let text = format!(
+        "the servers' memory grew by {} from before the first connection until all were there with their sessions",
+        bytes(grown)
+    );
+    if connections < TELLING_CONNECTIONS {
+        return text;
+    }
+    format!("{text}: {} for each", bytes(grown / connections as u64))
 }
 
 fn ready_users(plan: &Plan, common: &Common, endpoints: &[Endpoint]) -> Result<Vec<User>> {
@@ -142,6 +194,7 @@ struct Run<'a> {
     sampling: Sampling,
     notes: Vec<String>,
     cuts: Cutting,
+    is_full: bool,
 }
 
 impl Run<'_> {
@@ -162,22 +215,17 @@ impl Run<'_> {
 
     fn set_up(&mut self, users: &[User]) -> Result<()> {
         let (began, cpu) = (self.engine.state.clock.now(), self.sampling.server_cpu_now());
+        let memory = self.sampling.memory();
         setup::connect(&mut self.engine, users, self.plan.devices)?;
         let took = self.engine.state.clock.now() - began;
         let cpu = self.sampling.server_cpu_now() - cpu;
         setup::clear_away(&mut self.engine, self.plan)?;
         setup::make_sessions(&mut self.engine, self.plan, users)?;
         setup::resume(&mut self.engine)?;
-        let connections = self.plan.connections();
         let cpu = if cpu > 0.0 { format!(", for {cpu:.2} s of the servers' processor time") } else { String::new() };
         self.notes.push(format!("connected and authenticated in {:.2} s{cpu}", took as f64 / 1e6));
-        if let Some(grown) = self.sampling.memory_grown() {
-            let each = grown as f64 / connections as f64 / 1024.0;
-            self.notes.push(format!(
-                "the server's memory grew by {:.1} MiB while they came and their sessions were made: \
-                 {each:.1} KiB a connection",
-                grown as f64 / (1 << 20) as f64
-            ));
+        if let (Some(before), Some(after)) = (memory, self.sampling.memory()) {
+            self.notes.push(tell_growth(after.saturating_sub(before), self.plan.connections()));
         }
         Ok(())
     }
@@ -195,13 +243,15 @@ impl Run<'_> {
                 now >= self.common.duration.as_micros() as u64 || stop::asked() || self.engine.state.is_hopeless();
             if now >= (second + 1) * 1_000_000 {
                 second += 1;
+                // At the end of a second, so that the timeline has all of it.
+                self.is_full = !over && self.engine.state.tally.sent >= self.common.verify_every;
                 let moment = self.moment();
                 if let Some(live) = &mut live {
                     live.at(Duration::from_micros(now), &moment);
                 }
                 self.sampling.look()?;
             }
-            if over {
+            if over || self.is_full {
                 live.into_iter().for_each(Live::finish);
                 return Ok(now as f64 / 1e6);
             }
@@ -373,6 +423,20 @@ impl Run<'_> {
             failures,
             notes: self.notes,
             interrupted: stop::asked(),
+            storms: self.cuts.storms_done,
+            is_full: self.is_full,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told_for_each_connection_only_where_there_are_enough() {
+        let few = tell_growth(90 << 20, 20);
+        assert!(few.contains("grew by 90 MiB") && !few.contains("each"), "{few}");
+        assert!(tell_growth(20_480_000, 1000).ends_with(": 20 KiB for each"));
     }
 }

@@ -11,7 +11,6 @@ struct Process {
     pid: u32,
     cpu_before: Duration,
     cpu: Duration,
-    rss_before: u64,
     rss_peak: u64,
     rss_end: u64,
 }
@@ -26,12 +25,12 @@ pub(crate) struct Sampling {
 }
 
 impl Sampling {
-    /// Looks for the first time; before anything is connected, so that memory for connections can be told.
+    /// Looks for the first time.
     pub(crate) fn start(pids: &[u32]) -> Result<Self> {
         let process = |&pid: &u32| {
             let cpu = machine::cpu_time(pid).with_context(|| format!("--server-pid {pid}: no such process here"))?;
             let rss = machine::resident_bytes(pid)?;
-            Ok(Process { pid, cpu_before: cpu, cpu: Duration::ZERO, rss_before: rss, rss_peak: rss, rss_end: rss })
+            Ok(Process { pid, cpu_before: cpu, cpu: Duration::ZERO, rss_peak: rss, rss_end: rss })
         };
         let processes = pids.iter().map(process).collect::<Result<_>>()?;
         let own = machine::cpu_time(std::process::id())?;
@@ -71,12 +70,10 @@ impl Sampling {
         used.map(|cpu| cpu.as_secs_f64()).sum()
     }
 
-    /// Memory that came in since the start, of all processes together.
-    pub(crate) fn memory_grown(&self) -> Option<u64> {
-        let grown = self.processes.iter().map(|process| {
-            machine::resident_bytes(process.pid).unwrap_or(process.rss_end).saturating_sub(process.rss_before)
-        });
-        (!self.processes.is_empty()).then(|| grown.sum())
+    /// Resident memory of all processes together; none without processes.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        let now = |process: &Process| machine::resident_bytes(process.pid).unwrap_or(process.rss_end);
+        (!self.processes.is_empty()).then(|| self.processes.iter().map(now).sum())
     }
 
     /// This program's processor time over that of one core: its engine has one thread.

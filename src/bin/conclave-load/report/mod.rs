@@ -9,7 +9,7 @@ mod headline;
 pub(crate) mod html;
 pub(crate) mod live;
 pub(crate) mod model;
-mod quantity;
+pub(crate) mod quantity;
 #[cfg(test)]
 mod sample;
 pub(crate) mod table;

@@ -264,5 +264,7 @@ fn conclude(
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),
         notes,
         interrupted: stop::asked(),
+        storms: 0,
+        is_full: false,
     }
 }

@@ -1,6 +1,7 @@
 //! What was said and what became of it, over all sessions of a run.
 //!
-//! It grows with each message (some 40 bytes); whoever runs for hours makes a new one now and then.
+//! It grows with each message (some 40 bytes) until it has been compared with the histories; who runs for hours makes a
+//! new one then.
 
 use std::collections::HashMap;
 

@@ -41,12 +41,15 @@ pub(crate) enum Command {
     /// The process that the yardstick measures.
     #[command(hide = true)]
     BareWriter(Writer),
-    /// Show a report that was written with --json: its table, or its page with --html.
+    /// Show a report that was written with --json: its table, its page with --html, its plots with --svg.
     Render {
         report: PathBuf,
         /// Make the page, in this file.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Make each plot a file in this folder, which is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        svg: Option<PathBuf>,
     },
     /// Tell what got better and worse from one report to another, and whether it is more than noise.
     Compare {

@@ -82,7 +82,9 @@ fn go(command: &Command) -> Result<ExitCode> {
             return say(&yardstick::run(options)?);
         }
         Command::BareWriter(options) => return yardstick::write(options).map(|()| ExitCode::SUCCESS),
-        Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
+        Command::Render { report, html, svg } => {
+            return say(&report::render(report, html.as_deref(), svg.as_deref())?);
+        }
         Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
     };
     measured(plan.scenario, plan.settings.clone(), common, || run::run(&plan, common))

@@ -109,6 +109,8 @@ impl Ended {
         assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
         assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
         FAULTS.iter().for_each(|fault| assert_eq!(self.count(fault), 0, "{fault}: {}", self.said()));
+        let moves = |text: &str| text.contains(['\u{1b}', '\r']);
+        assert!(!moves(&self.stdout) && !moves(&self.stderr), "pipes are no terminals: {}", self.said());
         self.tell();
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Sampling {
     processes: Vec<Process>,
     own_before: Duration,
     own: Duration,
+    waited_before: Duration,
+    waited: Duration,
     began: Instant,
     wall: Duration,
 }
@@ -34,13 +36,22 @@ impl Sampling {
         };
         let processes = pids.iter().map(process).collect::<Result<_>>()?;
         let own = machine::cpu_time(std::process::id())?;
-        Ok(Self { processes, own_before: own, own: Duration::ZERO, began: Instant::now(), wall: Duration::ZERO })
+        Ok(Self {
+            processes,
+            own_before: own,
+            own: Duration::ZERO,
+            waited_before: Duration::ZERO,
+            waited: Duration::ZERO,
+            began: Instant::now(),
+            wall: Duration::ZERO,
+        })
     }
 
     /// The measurement begins.
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.began = Instant::now();
         self.own_before = machine::cpu_time(std::process::id())?;
+        self.waited_before = machine::waited_for_a_core();
         for process in &mut self.processes {
             // One that was killed meanwhile has a new pid, which nobody told.
             process.cpu_before = machine::cpu_time(process.pid).unwrap_or(process.cpu_before);
@@ -52,6 +63,7 @@ impl Sampling {
     pub(crate) fn look(&mut self) -> Result<()> {
         self.wall = self.began.elapsed();
         self.own = machine::cpu_time(std::process::id())?.saturating_sub(self.own_before);
+        self.waited = machine::waited_for_a_core().saturating_sub(self.waited_before);
         for process in &mut self.processes {
             if let Ok(cpu) = machine::cpu_time(process.pid) {
                 process.cpu = cpu.saturating_sub(process.cpu_before);
@@ -79,6 +91,12 @@ impl Sampling {
     /// This program's processor time over that of one core: its engine has one thread.
     pub(crate) fn share_of_a_core(&self) -> f64 {
         if self.wall.is_zero() { 0.0 } else { self.own.as_secs_f64() / self.wall.as_secs_f64() }
+    }
+
+    /// Of the time in which this program had something to do, the share in which it had no core to do it on.
+    pub(crate) fn starved(&self) -> f64 {
+        let wanted = self.own + self.waited;
+        if wanted.is_zero() { 0.0 } else { self.waited.as_secs_f64() / wanted.as_secs_f64() }
     }
 
     /// The servers, as reports tell them.

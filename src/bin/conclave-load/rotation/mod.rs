@@ -259,6 +259,7 @@ fn conclude(
         measures: std::mem::replace(&mut book.measures, crate::measures::Measures::new()),
         servers: sampling.servers(),
         share_of_a_core: sampling.share_of_a_core(),
+        starved: sampling.starved(),
         seconds,
         sessions,
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),

@@ -107,7 +107,8 @@ pub(crate) struct Common {
     /// How long an answer may take before its connection counts as dead.
     #[arg(long, value_parser = duration, default_value = "10s")]
     pub(crate) timeout: Duration,
-    /// How long a connection tries to come back, and how long the end of the run waits for what is owed.
+    /// How long a connection tries to come back, how long the set-up tries what the server cannot do now, and how long the
+    /// end of the run waits for what is owed.
     #[arg(long, value_parser = duration, default_value = "60s")]
     pub(crate) patience: Duration,
     /// Writes the report as JSON.

@@ -45,3 +45,39 @@ pub(crate) fn done(outcome: Result<(), ClientError>, if_done: ErrorCode) -> Resu
         outcome => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Fails so often in this way, and then not.
+    async fn made(failures: u32, error: fn() -> ClientError) -> (Result<(), ClientError>, u32) {
+        let calls = Cell::new(0);
+        let outcome = persist(Duration::from_secs(60), || {
+            calls.set(calls.get() + 1);
+            let outcome = if calls.get() > failures { Ok(()) } else { Err(error()) };
+            async { outcome }
+        });
+        (outcome.await, calls.get())
+    }
+
+    #[tokio::test]
+    async fn what_may_help_is_tried_again_and_nothing_else() {
+        for error in [|| ClientError::Closed(Some(1012)), || ClientError::Connect("refused".to_owned())] {
+            let (outcome, calls) = made(2, error).await;
+            assert!(outcome.is_ok() && calls == 3);
+        }
+        let (outcome, calls) = made(2, || ClientError::Address).await;
+        assert!(matches!(outcome, Err(ClientError::Address)) && calls == 1);
+    }
+
+    #[test]
+    fn what_had_been_done_is_done() {
+        let refused = |code| Err(ClientError::Refused(conclave::protocol::Refusal::new(code, "no")));
+        assert!(done(refused(ErrorCode::AlreadyExists), ErrorCode::AlreadyExists).is_ok());
+        assert!(done(refused(ErrorCode::Banned), ErrorCode::AlreadyExists).is_err());
+        assert!(done(Err(ClientError::Timeout), ErrorCode::AlreadyExists).is_err());
+    }
+}

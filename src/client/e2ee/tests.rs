@@ -522,6 +522,9 @@ fn nothing_is_said_in_a_session_before_it_is_known_whether_it_is_encrypted() {
         assert_eq!(says(&alice), Err(CannotSeal::NotInSession));
         assert!(matches!(requests(&joined(&mut alice))[..], [Request::GetSessionInfo(_)]));
         assert_eq!(says(&alice), Err(CannotSeal::Unknown));
+        let again = alice.core.replied(Purpose::Learn(S), Err(ClientError::Timeout));
+        assert!(matches!(requests(&again)[..], [Request::GetSessionInfo(_)]));
+        assert_eq!(says(&alice), Err(CannotSeal::Unknown));
         alice.core.replied(Purpose::Learn(S), info(5, epoch));
         assert_eq!(says(&alice), Err(then));
     }

@@ -363,7 +363,8 @@ const KILLED: &str = "rooms --sessions 2 --members 4 --rate 100 --duration 6s --
 async fn announced_kills_lose_nothing_and_pass() {
     let ended = killed_twice(&format!("{KILLED} --expect-restarts")).await;
     ended.passed();
-    assert!(ended.count("reconnects") >= 16, "{}", ended.said());
+    // All eight felt the first kill; of the second, those that were back by then.
+    assert!(ended.count("reconnects") > 8, "{}", ended.said());
     // Every message was measured, so who waited longest is the slowest acknowledgement too.
     let slowest = ended.report["latencies"].as_array().expect("a list").iter();
     let slowest = slowest.filter(|latency| latency["what"] == "ack").filter_map(|latency| latency["max_us"].as_f64());

@@ -13,11 +13,9 @@ use crate::report::{file, html, table};
 use crate::run::Outcome;
 use crate::{machine, stop};
 
-/// Beyond this share of its core, and later than this, the program itself is what was measured.
+/// Beyond this share of its core, used or waited for, and later than this, the program itself is what was measured.
 const BUSY: f64 = 0.9;
 const LATE_US: u64 = 1_000;
-/// Beyond this share of the time in which it had something to do, others had its core.
-const STARVED: f64 = 0.25;
 /// Beyond this share of all cores, several nodes and the program took time from each other.
 const FULL: f64 = 0.9;
 
@@ -50,7 +48,17 @@ pub(crate) fn tell(
 }
 
 fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Common, started_at: Timestamp) -> Report {
-    let Outcome { counts, measures, servers, share_of_a_core, starved, seconds, sessions, interrupted, .. } = outcome;
+    let Outcome {
+        counts,
+        measures,
+        servers,
+        share_of_a_core,
+        share_without_a_core,
+        seconds,
+        sessions,
+        interrupted,
+        ..
+    } = outcome;
     let mut notes = outcome.notes;
     let failures = outcome.failures.iter().map(|(why, times)| match times {
         1 => format!("{}.", capital(why)),
@@ -73,7 +81,7 @@ fn report(outcome: Outcome, scenario: &str, options: Vec<Setting>, common: &Comm
         timeline: measures.timeline().to_vec(),
         servers,
         deliveries_per_cpu_s: (cpu > 0.0).then(|| delivered as f64 / cpu),
-        tester: tester(share_of_a_core, starved, common, &measures),
+        tester: tester(share_of_a_core, share_without_a_core, common, &measures),
         longest_without_service_ms: sessions.longest_us().map(|waited| waited as f64 / 1e3),
         sessions: sessions.into_worst(),
         interrupted,
@@ -97,15 +105,17 @@ fn crowded(servers: &[ServerProcess], own: f64, seconds: f64, cores: usize) -> O
     })
 }
 
-fn tester(share: f64, starved: f64, common: &Common, measures: &Measures) -> Tester {
+fn tester(share: f64, without_a_core: f64, common: &Common, measures: &Measures) -> Tester {
     let open_loop = common.in_flight.is_none();
     let lag = measures.lag_p99();
     let why = if share > BUSY {
         Some(format!("it used {:.0} % of a core, and its engine has one thread", share * 100.0))
-    } else if starved > STARVED {
+    } else if share + without_a_core > BUSY {
         Some(format!(
-            "for {:.0} % of the time in which it had something to do, something else ran on its cores",
-            starved * 100.0
+            "it used {:.0} % of a core, and for {:.0} % of the time it had something to do and something else ran on its \
+             cores",
+            share * 100.0,
+            without_a_core * 100.0
         ))
     } else if open_loop && lag > LATE_US && 2 * lag > measures.ack_p99() {
         Some(format!(
@@ -135,11 +145,11 @@ mod tests {
     use super::*;
     use crate::arguments::{Arguments, Command};
 
-    /// What is said of a tester that had this share of a core, and was without one for so much of its time.
-    fn why(options: &str, share: f64, starved: f64) -> Option<String> {
+    /// What is said of a tester that used so much of a core, and waited for one so much of the time.
+    fn why(options: &str, share: f64, without_a_core: f64) -> Option<String> {
         let arguments = ["conclave-load", "rooms"].into_iter().chain(options.split_whitespace());
         let Command::Rooms(rooms) = Arguments::parse_from(arguments).command else { panic!("rooms") };
-        let tester = tester(share, starved, &rooms.common, &Measures::new());
+        let tester = tester(share, without_a_core, &rooms.common, &Measures::new());
         assert_eq!(tester.is_bottleneck, tester.why.is_some());
         tester.why
     }
@@ -148,8 +158,9 @@ mod tests {
     fn a_tester_that_is_busy_or_has_no_core_says_so_in_both_loops() {
         for options in ["--rate 100", "--in-flight 4"] {
             assert_eq!(why(options, 0.5, 0.1), None);
+            assert_eq!(why(options, 0.01, 0.05), None, "who has little to do waits often, and it matters little");
             assert!(why(options, 0.95, 0.0).unwrap().contains("95 % of a core"));
-            assert!(why(options, 0.4, 0.6).unwrap().contains("60 % of the time"));
+            assert!(why(options, 0.4, 0.55).unwrap().contains("55 % of the time"));
         }
     }
 

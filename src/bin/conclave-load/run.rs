@@ -30,8 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) servers: Vec<ServerProcess>,
     /// This program's processor time over that of one core.
     pub(crate) share_of_a_core: f64,
-    /// Of the time in which it had something to do, the share in which it had no core.
-    pub(crate) starved: f64,
+    /// The share of the time in which it had something to do and no core to do it on.
+    pub(crate) share_without_a_core: f64,
     pub(crate) seconds: f64,
     pub(crate) sessions: Waits,
     /// What went wrong beside the counts, and how often.
@@ -50,7 +50,7 @@ impl Outcome {
         self.measures.append(&later.measures);
         self.seconds += later.seconds;
         self.share_of_a_core = self.share_of_a_core.max(later.share_of_a_core);
-        self.starved = self.starved.max(later.starved);
+        self.share_without_a_core = self.share_without_a_core.max(later.share_without_a_core);
         for (mine, other) in self.servers.iter_mut().zip(&later.servers) {
             mine.cpu_s += other.cpu_s;
             mine.rss_peak_bytes = mine.rss_peak_bytes.max(other.rss_peak_bytes);
@@ -66,7 +66,7 @@ impl Outcome {
     pub(crate) fn add_beside(&mut self, other: Self) {
         self.measures.add_beside(&other.measures);
         self.share_of_a_core = self.share_of_a_core.max(other.share_of_a_core);
-        self.starved = self.starved.max(other.starved);
+        self.share_without_a_core = self.share_without_a_core.max(other.share_without_a_core);
         self.interrupted |= other.interrupted;
         self.add_counts(other);
     }
@@ -422,7 +422,7 @@ impl Run<'_> {
             measures,
             servers: self.sampling.servers(),
             share_of_a_core: self.sampling.share_of_a_core(),
-            starved: self.sampling.starved(),
+            share_without_a_core: self.sampling.share_without_a_core(),
             seconds,
             sessions,
             failures,

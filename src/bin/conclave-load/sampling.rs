@@ -93,10 +93,9 @@ impl Sampling {
         if self.wall.is_zero() { 0.0 } else { self.own.as_secs_f64() / self.wall.as_secs_f64() }
     }
 
-    /// Of the time in which this program had something to do, the share in which it had no core to do it on.
-    pub(crate) fn starved(&self) -> f64 {
-        let wanted = self.own + self.waited;
-        if wanted.is_zero() { 0.0 } else { self.waited.as_secs_f64() / wanted.as_secs_f64() }
+    /// The share of the time in which it had something to do and no core to do it on, in the same measure.
+    pub(crate) fn share_without_a_core(&self) -> f64 {
+        if self.wall.is_zero() { 0.0 } else { self.waited.as_secs_f64() / self.wall.as_secs_f64() }
     }
 
     /// The servers, as reports tell them.

@@ -259,7 +259,7 @@ fn conclude(
         measures: std::mem::replace(&mut book.measures, crate::measures::Measures::new()),
         servers: sampling.servers(),
         share_of_a_core: sampling.share_of_a_core(),
-        starved: sampling.starved(),
+        share_without_a_core: sampling.share_without_a_core(),
         seconds,
         sessions,
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),

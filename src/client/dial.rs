@@ -1,8 +1,10 @@
 //! TCP, and TLS on it where the address says so: the one place where the client opens a socket.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,6 +20,25 @@ static PUBLIC_AUTHORITIES: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     tls_config(roots)
 });
+
+/// TLS towards servers whose certificates the usual public authorities vouch for.
+pub fn tls_public() -> Arc<ClientConfig> {
+    Arc::clone(&PUBLIC_AUTHORITIES)
+}
+
+/// TLS towards servers whose certificates those in a PEM file vouch for.
+///
+/// # Errors
+/// [`ClientError::Trust`] where there is no such file, or no certificate in it.
+pub fn tls_trusting(pem: &Path) -> Result<Arc<ClientConfig>, ClientError> {
+    let unusable = |why: &dyn std::fmt::Display| ClientError::Trust(format!("{}: {why}", pem.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(pem).map_err(|error| unusable(&error))? {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() { Err(unusable(&"there is no certificate in it")) } else { Ok(tls_config(roots)) }
+}
 
 /// TLS towards servers whose certificates `roots` vouch for.
 pub fn tls_config(roots: RootCertStore) -> Arc<ClientConfig> {

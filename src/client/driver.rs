@@ -20,7 +20,7 @@ use super::e2ee::{Effect, News, Purpose};
 use super::handle::Shared;
 use super::identity::PublicKey;
 use super::profile::RingStore;
-use super::{ClientError, http::HttpClient};
+use super::{ClientError, ServerAddress, http::HttpClient};
 use crate::protocol::{
     Ack, AckInbox, ErrorCode, Happening, InboxId, Request, Resume, ServerFrame, SessionEvent, SessionId, UserId,
 };
@@ -99,9 +99,14 @@ impl Driver {
     }
 
     /// Connects again and again; `Some` where that is of no use any more.
+    ///
+    /// An address where connecting fails is passed over, and so is one whose node says that it goes away. Where a
+    /// connection only broke the same address has another try: it may have been the network.
     async fn stay_connected(&mut self) -> Option<ClientError> {
+        let servers = self.shared.servers.clone();
         loop {
-            let end = match self.connect().await {
+            let chosen = servers.current();
+            let end = match self.connect(chosen.address).await {
                 Ok((connection, incoming)) => {
                     let over = self.serve(&connection, incoming).await;
                     self.shared.connection.send_replace(None);
@@ -115,12 +120,18 @@ impl Driver {
                             connection.close().await;
                             End::default()
                         }
-                        Over::Ended(end) => end,
+                        Over::Ended(end) => {
+                            if end.reconnect_after.is_some() {
+                                servers.pass_over(chosen);
+                            }
+                            end
+                        }
                     }
                 }
                 Err(error) if error.is_final() => return Some(error),
                 Err(error) => {
-                    tracing::debug!("no connection: {error}");
+                    tracing::debug!("no connection to {}: {error}", chosen.address);
+                    servers.pass_over(chosen);
                     End::default()
                 }
             };
@@ -137,11 +148,11 @@ impl Driver {
         }
     }
 
-    async fn connect(&mut self) -> Result<(Connection, Incoming), ClientError> {
+    async fn connect(&mut self, address: &ServerAddress) -> Result<(Connection, Incoming), ClientError> {
         let shared = Arc::clone(&self.shared);
         let mut stop = self.stop.clone();
         let opening = async {
-            let (connection, incoming) = Connection::open(&shared.server, &shared.options).await?;
+            let (connection, incoming) = Connection::open(address, &shared.options).await?;
             let authenticated = connection.authenticate(&shared.token()).await?;
             Ok::<_, ClientError>((connection, incoming, authenticated))
         };
@@ -161,7 +172,7 @@ impl Driver {
         }
         self.backoff.reset();
         self.shared.connection.send_replace(Some(connection.clone()));
-        self.tell(News::Connected { sessions: authenticated.sessions }).await;
+        self.tell(News::Connected { node: authenticated.node, sessions: authenticated.sessions }).await;
         Ok((connection, incoming))
     }
 

@@ -13,6 +13,9 @@ pub enum ClientError {
     /// The address is none of http, https, ws or wss.
     #[error("not a server address: expected http://HOST:PORT or https://HOST:PORT")]
     Address,
+    /// The certificates that are to be believed cannot be read.
+    #[error("no certificates to believe: {0}")]
+    Trust(String),
     /// No connection could be made.
     #[error("cannot connect: {0}")]
     Connect(String),
@@ -70,6 +73,7 @@ impl ClientError {
             Self::Refused(refusal) => refusal.code.retryable(),
             Self::Connect(_) | Self::Closed(_) | Self::Timeout => true,
             Self::Address
+            | Self::Trust(_)
             | Self::Contract(_)
             | Self::FingerprintChanged { .. }
             | Self::NotInSession
@@ -85,7 +89,7 @@ impl ClientError {
         match self {
             Self::Closed(Some(code)) => !reconnect_after(*code),
             Self::Refused(refusal) => refusal.code == ErrorCode::Unauthenticated,
-            Self::Address | Self::Stopped => true,
+            Self::Address | Self::Trust(_) | Self::Stopped => true,
             Self::Connect(_)
             | Self::Closed(None)
             | Self::Timeout

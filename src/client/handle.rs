@@ -19,7 +19,7 @@ use super::identity::{Fingerprint, Identity, PublicKey};
 use super::profile::Profile;
 use super::ring::Pin;
 use super::secret::Secret;
-use super::{ClientError, ServerAddress};
+use super::{ClientError, Servers};
 use crate::protocol::{
     AcceptJoinSessionApproval, ClientId, Dee2eeizeSession, E2eeizeSession, ErrorCode, FetchMsgs, GetSessionInfo,
     Happening, InviteUserToSession, JoinSession, KeyEpoch, LeaveSession, NewSession, PageLimit, SendMsg, ServerFrame,
@@ -34,8 +34,8 @@ const EFFECTS_QUEUE: usize = 64;
 /// Who connects where.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The server.
-    pub server: ServerAddress,
+    /// The server, whose other addresses are tried when one does not serve.
+    pub servers: Servers,
     /// Who.
     pub user_id: UserId,
     /// A token of theirs.
@@ -48,16 +48,16 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// The usual settings.
-    pub fn new(server: ServerAddress, user_id: UserId, token: Secret) -> Self {
+    pub fn new(servers: impl Into<Servers>, user_id: UserId, token: Secret) -> Self {
         let options = ConnectionOptions::default();
-        Self { server, user_id, token, options, key_patience: Duration::from_secs(30) }
+        Self { servers: servers.into(), user_id, token, options, key_patience: Duration::from_secs(30) }
     }
 }
 
 /// What handles and the driver share.
 pub(super) struct Shared {
     pub(super) me: UserId,
-    pub(super) server: ServerAddress,
+    pub(super) servers: Servers,
     pub(super) options: ConnectionOptions,
     pub(super) http: HttpClient,
     /// The connection, while it is authenticated and resumed.
@@ -117,11 +117,11 @@ pub enum Past {
 impl Client {
     /// Starts; the first connection is made in the background.
     pub fn start(config: ClientConfig, profile: Profile) -> (Self, NewsStream) {
-        let ClientConfig { server, user_id, token, options, key_patience } = config;
-        let http = HttpClient::new(server.clone()).with_tls(options.tls.clone());
+        let ClientConfig { servers, user_id, token, options, key_patience } = config;
+        let http = HttpClient::new(servers.clone()).with_tls(options.tls.clone());
         let shared = Arc::new(Shared {
             me: user_id,
-            server,
+            servers,
             options,
             http,
             connection: watch::Sender::new(None),
@@ -303,20 +303,7 @@ impl Client {
         let client_msg_id = ClientId(random_id().into());
         let deadline = Instant::now() + self.key_patience;
         loop {
-            let sealed = self.shared.core().seal(session_id, &client_msg_id, text, &mut rand::rng());
-            let outcome = match sealed {
-                Ok(message) => self.call(message).await,
-                Err(CannotSeal::NotEncrypted) => self.call(plain(session_id, &client_msg_id, text)).await,
-                Err(CannotSeal::NotInSession) if Instant::now() >= deadline => return Err(ClientError::NotInSession),
-                Err(CannotSeal::NoKey(_)) => {
-                    let effects = self.shared.core().missing_key(session_id);
-                    self.run(effects).await;
-                    Err(ClientError::NoRoomKey)
-                }
-                // A session just made or joined is not known until its first event has come.
-                Err(CannotSeal::Pending | CannotSeal::NotInSession) => Err(ClientError::NoRoomKey),
-            };
-            let error = match outcome {
+            let error = match self.say_now(session_id, &client_msg_id, text).await {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
@@ -329,10 +316,29 @@ impl Client {
                     self.run(effects).await;
                 }
                 // The client_msg_id makes a repeated one the same.
-                error if error.retryable() || matches!(error, ClientError::NoRoomKey) => {}
+                error if error.retryable() => {}
+                ClientError::NoRoomKey | ClientError::NotInSession => {}
                 _ => return Err(error),
             }
             self.wait_for_change(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// One attempt. Whether to encrypt is decided with the connection at hand: what that told of the session is known then.
+    async fn say_now(&self, session_id: SessionId, id: &ClientId, text: &str) -> Result<Sent, ClientError> {
+        let connection = self.connection().await?;
+        let sealed = self.shared.core().seal(session_id, id, text, &mut rand::rng());
+        match sealed {
+            Ok(message) => connection.call(message).await,
+            Err(CannotSeal::NotEncrypted) => connection.call(plain(session_id, id, text)).await,
+            Err(CannotSeal::NoKey(_)) => {
+                let effects = self.shared.core().missing_key(session_id);
+                self.run(effects).await;
+                Err(ClientError::NoRoomKey)
+            }
+            // A session just made or joined is not known until its first event has come.
+            Err(CannotSeal::NotInSession) => Err(ClientError::NotInSession),
+            Err(CannotSeal::Unknown | CannotSeal::Pending) => Err(ClientError::NoRoomKey),
         }
     }
 

@@ -15,14 +15,16 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::dial::dial;
+use super::dial::{Stream, dial};
 use super::identity::{Fingerprint, PublicKey};
 use super::secret::Secret;
-use super::{ClientError, ServerAddress};
+use super::{ClientError, Servers};
 use crate::protocol::{Refusal, Timestamp, UserId};
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
+/// How long connecting to one address may take, where there are others to be tried.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What `register` and `login` answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -67,15 +69,15 @@ impl UserInfo {
 /// A server's HTTP side.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    server: ServerAddress,
+    servers: Servers,
     tls: Option<Arc<ClientConfig>>,
     timeout: Duration,
 }
 
 impl HttpClient {
-    /// Calls to this server.
-    pub const fn new(server: ServerAddress) -> Self {
-        Self { server, tls: None, timeout: Duration::from_secs(30) }
+    /// Calls to this server: to the address of it that is in use, or the next that can be reached.
+    pub fn new(servers: impl Into<Servers>) -> Self {
+        Self { servers: servers.into(), tls: None, timeout: Duration::from_secs(30) }
     }
 
     /// With another idea of whose certificates to believe.
@@ -230,7 +232,7 @@ impl HttpClient {
         token: Option<&Secret>,
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, self.server.authority());
+        let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
@@ -241,34 +243,49 @@ impl HttpClient {
             }
             None => Bytes::new(),
         };
-        let request =
-            request.body(Full::new(body)).map_err(|_| ClientError::Contract("not a header value".to_owned()))?;
-        match tokio::time::timeout(self.timeout, self.send(request)).await {
+        let sending = async {
+            let (stream, authority) = self.connect().await?;
+            let request = request.header(HOST, authority).body(Full::new(body));
+            send(stream, request.map_err(|_| ClientError::Contract("not a header value".to_owned()))?).await
+        };
+        match tokio::time::timeout(self.timeout, sending).await {
             Ok(answer) => answer,
             Err(_) => Err(ClientError::Timeout),
         }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
-        let broken = |error: hyper::Error| ClientError::Connect(error.to_string());
-        let stream = TokioIo::new(dial(&self.server, self.tls.as_ref()).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broken)?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| ClientError::Connect(error.to_string()))?.to_bytes();
-            Ok((status, body))
-        };
-        // The connection is driven beside the exchange and dropped with it: nothing is left running.
-        let mut exchange = std::pin::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(broken(error)),
-            },
+    /// A connection to the address in use or, if that cannot be reached, the next that can; and what it is called.
+    async fn connect(&self) -> Result<(Stream, String), ClientError> {
+        for _ in 1..self.servers.count() {
+            let chosen = self.servers.current();
+            match tokio::time::timeout(CONNECT_WITHIN, dial(chosen.address, self.tls.as_ref())).await {
+                Ok(Ok(stream)) => return Ok((stream, chosen.address.authority())),
+                Ok(Err(_)) | Err(_) => self.servers.pass_over(chosen),
+            }
         }
+        let last = self.servers.current().address;
+        Ok((dial(last, self.tls.as_ref()).await?, last.authority()))
+    }
+}
+
+async fn send(stream: Stream, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+    let broken = |error: hyper::Error| ClientError::Connect(error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| ClientError::Connect(error.to_string()))?.to_bytes();
+        Ok((status, body))
+    };
+    // The connection is driven beside the exchange and dropped with it: nothing is left running.
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(broken(error)),
+        },
     }
 }
 

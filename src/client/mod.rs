@@ -3,7 +3,8 @@
 //! ```text
 //! crypto, identity       the contract's cryptography, pure
 //! vault, ring, profile   keys on this device: sealed files, room keys, pinned fingerprints
-//! address, dial, http    where the server is; register, log in, look people up
+//! address, servers, dial, http
+//!                        where the server is; register, log in, look people up
 //! connection/            one WebSocket: requests in flight, events as they come. The load tester uses it alone
 //! e2ee/                  PURE: who is given which key, which key is believed, what can be read
 //! handle, driver         the two joined: reconnects, resumes, acknowledges, runs what e2ee decides
@@ -24,14 +25,16 @@ pub mod identity;
 pub mod profile;
 pub mod ring;
 pub mod secret;
+mod servers;
 pub mod vault;
 
 pub use address::ServerAddress;
 pub use connection::{Connection, ConnectionOptions, Incoming};
-pub use dial::tls_config;
+pub use dial::{tls_config, tls_public, tls_trusting};
 pub use error::{ClientError, reconnect_after};
 pub use handle::{Client, ClientConfig, NewsStream, Past};
 pub use http::HttpClient;
+pub use servers::Servers;
 
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,23 @@ fn a_report_is_shown_as_a_table_and_as_a_page() {
 }
 
 #[test]
+fn the_plots_of_a_report_are_files_in_a_folder() {
+    let folder = TempDir::new().expect("a folder");
+    let plots = folder.path().join("new/plots");
+    let output = load(&["render", REPORT, "--svg", plots.to_str().expect("a name")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert_eq!(said.lines().count(), names(&plots).len(), "{said}");
+    for path in said.lines() {
+        let svg = std::fs::read_to_string(path).expect("a plot");
+        assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>"), "{path}");
+    }
+    let output = load(&["render", REPORT, "--svg", REPORT]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("cannot make the folder"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_full_disk_is_a_clear_error_and_leaves_the_old_page() {
     let folder = TempDir::new().expect("a folder");
     let page = folder.path().join("page.html");

@@ -8,6 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::chat::Chat;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::{Node, unique};
 
 /// `cargo test` builds the examples beside the tests.
@@ -108,6 +109,25 @@ async fn two_people_chat_through_pipes() {
         ben.types("/e2ee off");
         ben.shows("your role here does not allow that");
         ben.quits();
+        ann.quits();
+    })
+    .await
+    .expect("no panic");
+}
+
+#[tokio::test]
+async fn a_chat_that_was_given_two_addresses_goes_on_at_the_one_that_is_left() {
+    let node = Node::shared().await;
+    let going = Proxy::start(node.address, Fault::Nothing).await;
+    tokio::task::spawn_blocking(move || {
+        let home = TempDir::new().expect("a directory");
+        let (first, second) = (format!("http://{}", going.address), node.url());
+        let mut ann = Chat::start(&first, home.path(), &unique("ann"), &["--server", &second]);
+        ann.shows("connected");
+        going.go_away();
+        ann.shows("not connected, trying again");
+        ann.types("/create the den");
+        ann.shows("made the den");
         ann.quits();
     })
     .await

@@ -1,8 +1,13 @@
-//! `conclave-chat` on real terminals: questions that show no secret, and lines that come in above the one being typed.
+//! `conclave-chat` on real terminals: questions that show no secret, and lines that come in above the one being typed. And
+//! the live line of `conclave-load`.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use tempfile::TempDir;
 
 use crate::support::chat::Terminal;
+use crate::support::screen::Screen;
 use crate::support::{Node, PASSWORD, unique};
 
 /// Answers the questions of the first start.
@@ -72,4 +77,49 @@ async fn two_passphrases_that_differ_make_no_keys() {
     })
     .await
     .expect("no panic");
+}
+
+/// What `conclave-load` wrote to a terminal of so many columns, when it has ended well.
+fn load_on_a_terminal(arguments: &str, columns: u16) -> String {
+    let folder = TempDir::new().expect("a folder");
+    let (terminal, end) = pty_process::blocking::open().expect("a terminal");
+    terminal.resize(pty_process::Size::new(24, columns)).expect("its size");
+    let mut child = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_conclave-load"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder.path())
+        .env("TERM", "xterm-256color")
+        .spawn(end)
+        .expect("the tester's binary");
+    let mut screen = std::fs::File::from(OwnedFd::from(terminal));
+    let (mut written, mut bytes) = (Vec::new(), [0; 4096]);
+    // The end of the program is an error here.
+    while let Ok(length @ 1..) = screen.read(&mut bytes) {
+        written.extend_from_slice(&bytes[..length]);
+    }
+    let written = String::from_utf8(written).expect("UTF-8");
+    assert!(child.wait().expect("its end").success(), "{written}");
+    written
+}
+
+#[tokio::test]
+async fn the_live_line_of_a_load_run_fits_its_terminal_and_leaves_a_clean_table() {
+    let node = Node::shared().await;
+    let run = format!("rooms --sessions 1 --members 3 --rate 50 --duration 3s --url ws://{}/v1/ws", node.address);
+    for (columns, is_wide) in [(80, false), (160, true)] {
+        let run = run.clone();
+        let written = tokio::task::spawn_blocking(move || load_on_a_terminal(&run, columns)).await.expect("no panic");
+        let screen = Screen::of(&written, columns.into());
+        assert!(screen.ever.contains("measuring") && screen.ever.contains("s of 3 s · no errors · "), "{written:?}");
+        assert_eq!(screen.ever.contains('━'), is_wide, "{written:?}");
+        let too_long: Vec<_> = screen.wrapped.iter().filter(|line| line.contains("measuring")).collect();
+        assert!(too_long.is_empty(), "{too_long:?}");
+        // Nothing is left of it, and the table begins where it was.
+        let shown = screen.text();
+        assert!(shown.trim_start().starts_with("rooms: many sessions"), "{shown}");
+        assert!(!shown.contains("measuring") && !shown.contains('━'), "{shown}");
+        assert!(
+            shown.lines().any(|line| line.starts_with(" acknowledged ")) && shown.contains("\nPASSED: "),
+            "{shown}"
+        );
+    }
 }

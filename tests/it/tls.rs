@@ -1,11 +1,12 @@
-//! Clients on a node that speaks TLS: https and wss with a certificate that they were told to believe, and no word to
-//! a node whose certificate nobody vouches for.
+//! Clients, and the load tester, on a node that speaks TLS: https and wss with a certificate that they were told to
+//! believe, and no word to a node whose certificate nobody vouches for.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
+use crate::load::Load;
 use crate::support::chat::Chat;
 use crate::support::{Node, unique};
 
@@ -85,4 +86,41 @@ async fn who_does_not_trust_the_certificate_or_finds_another_name_in_it_does_not
     })
     .await
     .expect("no panic");
+}
+
+#[tokio::test]
+async fn a_node_is_put_under_load_over_tls() {
+    let folder = TempDir::new().expect("a folder");
+    let certificates = certificates(folder.path(), &["127.0.0.1"]);
+    let node = node_with(&certificates).await;
+    let over_tls = format!(
+        "--url wss://{}/v1/ws --ca {} --users users.json --json report.json",
+        node.address,
+        certificates.authority.display()
+    );
+    // A payload of several TLS records, and connections that come back.
+    for scenario in [
+        "churn --sessions 2 --members 4 --rate 60 --drops 5 --storms 1 --payload 40000 --duration 2s --warmup 0s",
+        "rotation --sessions 1 --members 3 --rate 40 --rotate-every 1s --duration 2s --warmup 0s",
+    ] {
+        Load::run_alone(&format!("{scenario} {over_tls}")).await.passed();
+    }
+}
+
+#[tokio::test]
+async fn a_load_run_without_the_right_certificate_or_without_tls_says_what_is_wrong() {
+    let folder = TempDir::new().expect("a folder");
+    let elsewhere = certificates(folder.path(), &["chat.example.org"]);
+    let (node, plain) = (node_with(&elsewhere).await, Node::shared().await);
+    let trusted = format!("--ca {}", elsewhere.authority.display());
+    for (scheme, address, more, said) in [
+        ("wss", node.address, "", "name its authority with --ca"),
+        ("https", node.address, &*trusted, "not valid for name"),
+        ("wss", plain.address, &*trusted, "does the server speak TLS there?"),
+        ("ws", node.address, "", "does the server speak TLS there? Then it is wss://"),
+    ] {
+        let run =
+            format!("direct --sessions 1 --duration 1s --url {scheme}://{address}/v1/ws {more} --users users.json");
+        Load::run_alone(&run).await.refused(said);
+    }
 }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use conclave::client::{ServerAddress, tls_config};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use conclave::client::{ServerAddress, Servers, tls_trusting};
+use rustls::ClientConfig;
 
 /// Chat on a Conclave server from a terminal, end-to-end encrypted.
 ///
@@ -18,9 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 #[derive(Debug, Parser)]
 #[command(name = "conclave-chat", version)]
 pub(crate) struct Arguments {
-    /// The server.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    pub(crate) server: ServerAddress,
+    /// The server. Given again: more addresses of it, which are tried in turn when one does not serve.
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    server: Vec<ServerAddress>,
     /// The account's name.
     #[arg(long)]
     pub(crate) name: String,
@@ -42,13 +40,23 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The first address: what the server is called.
+    pub(crate) fn server(&self) -> anyhow::Result<&ServerAddress> {
+        self.server.first().context("--server is missing")
+    }
+
+    /// All addresses.
+    pub(crate) fn servers(&self) -> anyhow::Result<Servers> {
+        Ok(Servers::new(self.server()?.clone(), self.server[1..].iter().cloned()))
+    }
+
     /// Where this account's keys are.
     pub(crate) fn profile_dir(&self) -> anyhow::Result<PathBuf> {
         let home = match &self.home {
             Some(home) => home.clone(),
             None => data_home().context("no home directory: say with --home where keys are to be kept")?,
         };
-        let server = self.server.authority().replace([':', '[', ']'], "_");
+        let server = self.server()?.authority().replace([':', '[', ']'], "_");
         // Names come from the command line: no path may be made of one.
         anyhow::ensure!(
             self.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !self.name.starts_with('.'),
@@ -59,12 +67,7 @@ impl Arguments {
 
     /// Whose certificates to believe; `None`: the public authorities.
     pub(crate) fn tls(&self) -> anyhow::Result<Option<Arc<ClientConfig>>> {
-        let Some(path) = &self.trust else { return Ok(None) };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).context("cannot read the file of --trust")? {
-            roots.add(certificate.context("not a PEM certificate in the file of --trust")?)?;
-        }
-        Ok(Some(tls_config(roots)))
+        self.trust.as_deref().map(|path| tls_trusting(path).context("--trust")).transpose()
     }
 }
 

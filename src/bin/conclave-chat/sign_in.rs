@@ -21,7 +21,8 @@ const PASSPHRASE: &str = "CONCLAVE_CHAT_PASSPHRASE";
 pub(crate) async fn sign_in(arguments: &Arguments, screen: &mut Screen) -> anyhow::Result<(ClientConfig, Profile)> {
     let dir = arguments.profile_dir()?;
     let tls = arguments.tls()?;
-    let http = HttpClient::new(arguments.server.clone()).with_tls(tls.clone());
+    let servers = arguments.servers()?;
+    let http = HttpClient::new(servers.clone()).with_tls(tls.clone());
     let mut profile = if Profile::exists(&dir) { open(&dir, screen)? } else { make(&dir, arguments, screen).await? };
     let login = match kept_login(&http, &profile).await? {
         Some(login) => login,
@@ -33,7 +34,7 @@ pub(crate) async fn sign_in(arguments: &Arguments, screen: &mut Screen) -> anyho
         }
     };
     screen.hint(&format!("your fingerprint: {}", profile.identity.public().fingerprint().grouped()));
-    let mut config = ClientConfig::new(arguments.server.clone(), login.user_id, login.token);
+    let mut config = ClientConfig::new(servers, login.user_id, login.token);
     config.options.tls = tls;
     Ok((config, profile))
 }
@@ -78,7 +79,7 @@ async fn log_in(
     screen: &Screen,
 ) -> anyhow::Result<KeptLogin> {
     let name = &arguments.name;
-    let password = ask(screen, PASSWORD, &format!("Password of {name} on {}: ", arguments.server))?;
+    let password = ask(screen, PASSWORD, &format!("Password of {name} on {}: ", arguments.server()?))?;
     let key = profile.identity.public();
     let login = match http.register(name, password.expose(), key, None).await {
         Ok(login) => {

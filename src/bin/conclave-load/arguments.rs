@@ -41,12 +41,15 @@ pub(crate) enum Command {
     /// The process that the yardstick measures.
     #[command(hide = true)]
     BareWriter(Writer),
-    /// Show a report that was written with --json: its table, or its page with --html.
+    /// Show a report that was written with --json: its table, its page with --html, its plots with --svg.
     Render {
         report: PathBuf,
         /// Make the page, in this file.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Make each plot a file in this folder, which is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        svg: Option<PathBuf>,
     },
     /// Tell what got better and worse from one report to another, and whether it is more than noise.
     Compare {
@@ -61,9 +64,12 @@ pub(crate) enum Command {
 /// What every scenario takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// A node's WebSocket; several spread the connections over nodes.
+    /// A node's WebSocket, ws:// or wss://; several spread the connections over nodes.
     #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:8080/v1/ws")]
     pub(crate) urls: Vec<String>,
+    /// A PEM file of certificates to believe instead of the public authorities.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Messages each second, over all sessions together, each at its time whatever becomes of the others (open loop).
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
@@ -79,6 +85,10 @@ pub(crate) struct Common {
     /// How long to speak before measuring; what is said then is verified like the rest.
     #[arg(long, value_parser = duration, default_value = "1s")]
     pub(crate) warmup: Duration,
+    /// Messages after which a run pauses, is verified whole and goes on with new sessions. Until then each takes memory:
+    /// some 40 bytes, and at the verification up to 200 if all are of one session.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 5_000_000)]
+    pub(crate) verify_every: u64,
     /// Connections; as many as the sessions need if left out. What is beyond that is idle.
     #[arg(long, value_name = "N")]
     pub(crate) connections: Option<usize>,
@@ -97,7 +107,8 @@ pub(crate) struct Common {
     /// How long an answer may take before its connection counts as dead.
     #[arg(long, value_parser = duration, default_value = "10s")]
     pub(crate) timeout: Duration,
-    /// How long a connection tries to come back, and how long the end of the run waits for what is owed.
+    /// How long a connection tries to come back, how long the set-up tries what the server cannot do now, and how long the
+    /// end of the run waits for what is owed.
     #[arg(long, value_parser = duration, default_value = "60s")]
     pub(crate) patience: Duration,
     /// Writes the report as JSON.
@@ -271,8 +282,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration > DAY { Err("a day at most".to_owned()) } else { Ok(duration) }
 }
 
-/// The most messages of one ledger, over a run.
-const MOST_MESSAGES: f64 = 100e6;
+/// The most messages of one ledger that is verified at the end alone.
+const MOST_MESSAGES: f64 = 10e6;
 
 impl Common {
     /// What was asked for, as reports tell it.
@@ -299,12 +310,13 @@ impl Common {
         ensure!(self.rate.is_finite() && (0.0..=1e7).contains(&self.rate), "--rate is 0 to 10000000");
         ensure!((1..=Texts::MAX).contains(&self.payload), "--payload is 1 to {} bytes", Texts::MAX);
         ensure!(self.in_flight.is_none_or(|n| (1..=10_000).contains(&n)), "--in-flight is 1 to 10000");
+        ensure!(self.verify_every >= 1, "--verify-every is at least 1");
         ensure!(self.devices >= 1, "--devices is at least 1");
         ensure!(self.timeout >= Duration::from_millis(100), "--timeout is at least 100ms");
         Ok(())
     }
 
-    /// Refuses what one ledger cannot hold.
+    /// Refuses what one ledger cannot hold, where there are no rounds.
     pub(crate) fn check_length(&self) -> Result<()> {
         ensure!(
             self.rate * (self.duration + self.warmup).as_secs_f64() <= MOST_MESSAGES,

@@ -115,9 +115,9 @@ fn ask_any(
     let end = engine.state.clock.now() + patience.as_micros() as u64;
     let mut why = "nobody could be asked".to_owned();
     for member in plan.rooms[session as usize].members.iter().cycle() {
-        match engine.ask_one(&Ask { who: plan.connection(*member), kind, body: body.to_owned() })? {
+        match engine.ask_one(&Ask { who: plan.connection(*member), kind, body: body.to_owned(), done_if: None })? {
             Ok(page) => return Ok(page),
-            Err(AskError::Refused { code, message, retryable: false }) => {
+            Err(AskError::Refused { code, message, retryable: false, .. }) => {
                 bail!("{kind} was refused: {message} ({code})")
             }
             Err(error) => why = error.to_string(),

@@ -4,7 +4,7 @@
 //! goes to the caller's [`Ears`], who may answer on the connection that spoke. Nothing here waits, connecting included;
 //! what takes too long is for the caller to end.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::time::Timespec;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
+use crate::socket::{Socket, tls_error};
 use crate::target::{Endpoint, check_upgraded};
 use crate::wire::{Frame, Outgoing};
 
@@ -66,7 +67,7 @@ enum Stage {
 
 struct Connection {
     stage: Stage,
-    stream: Option<TcpStream>,
+    socket: Option<Socket>,
     partial: Vec<u8>,
     outgoing: Outgoing,
     /// Waits for the socket to take bytes again.
@@ -86,7 +87,7 @@ impl Crowd {
     pub(crate) fn new(places: usize) -> Result<Self> {
         let place = || Connection {
             stage: Stage::Absent,
-            stream: None,
+            socket: None,
             partial: Vec::new(),
             outgoing: Outgoing::default(),
             blocked: false,
@@ -102,7 +103,7 @@ impl Crowd {
     /// Begins to connect; [`Heard::Open`] or [`Heard::Ended`] follows. What was in the place is dropped.
     pub(crate) fn dial(&mut self, who: usize, endpoint: &Endpoint) -> io::Result<()> {
         self.drop_connection(who);
-        let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = socket2::Socket::new(Domain::for_address(endpoint.address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&endpoint.address.into()) {
@@ -116,7 +117,7 @@ impl Crowd {
         connection.outgoing.bytes.extend_from_slice(endpoint.upgrade().as_bytes());
         connection.stage = Stage::Connecting;
         connection.blocked = true;
-        connection.stream = Some(stream);
+        connection.socket = Some(Socket::new(stream, endpoint.tls.as_ref())?);
         Ok(())
     }
 
@@ -126,7 +127,7 @@ impl Crowd {
         stream.set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(who as u64), EventFlags::IN)?;
         self.connections[who].stage = Stage::Open;
-        self.connections[who].stream = Some(stream);
+        self.connections[who].socket = Some(Socket::Plain(stream));
         Ok(())
     }
 
@@ -139,7 +140,7 @@ impl Crowd {
     pub(crate) fn drop_connection(&mut self, who: usize) {
         let connection = &mut self.connections[who];
         connection.stage = Stage::Absent;
-        connection.stream = None; // which takes it off the epoll
+        connection.socket = None; // which takes it off the epoll
         connection.partial = Vec::new();
         connection.outgoing.bytes.clear();
         connection.blocked = false;
@@ -179,8 +180,8 @@ impl Crowd {
     /// The kernel has an answer to a `connect`.
     fn connected(&mut self, who: usize, ears: &mut impl Ears) {
         let connection = &mut self.connections[who];
-        let Some(stream) = &connection.stream else { return };
-        match stream.take_error() {
+        let Some(socket) = &connection.socket else { return };
+        match socket.tcp().take_error() {
             Ok(None) => connection.stage = Stage::Upgrading,
             Ok(Some(error)) | Err(error) => self.end(who, End::Unreachable(error.to_string()), ears),
         }
@@ -189,21 +190,30 @@ impl Crowd {
     /// One read, and every whole frame that it completes.
     fn read(&mut self, who: usize, ears: &mut impl Ears) {
         let connection = &mut self.connections[who];
-        let Some(stream) = &mut connection.stream else { return };
+        let Some(socket) = &mut connection.socket else { return };
         let held = connection.partial.len();
         if self.scratch.len() < held + READ_BYTES {
             self.scratch.resize(held + READ_BYTES, 0);
         }
         self.scratch[..held].copy_from_slice(&connection.partial);
         connection.partial.clear();
-        let read = match stream.read(&mut self.scratch[held..]) {
-            Ok(0) => None,
-            Ok(read) => Some(read),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Some(0),
-            Err(_) => None,
+        let mut end = None;
+        let read = match socket.read(&mut self.scratch[held..]) {
+            Ok(0) => {
+                end = Some(End::Closed(None));
+                0
+            }
+            Ok(read) => read,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(error) => {
+                end = Some(match connection.stage {
+                    Stage::Upgrading => tls_error(&error).map_or(End::Closed(None), End::NotUpgraded),
+                    Stage::Absent | Stage::Connecting | Stage::Open => End::Closed(None),
+                });
+                0
+            }
         };
-        let mut bytes = &self.scratch[..held + read.unwrap_or(0)];
-        let mut end = read.is_none().then_some(End::Closed(None));
+        let mut bytes = &self.scratch[..held + read];
         if connection.stage == Stage::Upgrading {
             match take_head(&mut bytes) {
                 Ok(true) => {
@@ -233,21 +243,22 @@ impl Crowd {
     pub(crate) fn flush(&mut self, who: usize) -> Result<()> {
         let connection = &mut self.connections[who];
         let bytes = &mut connection.outgoing.bytes;
-        let Some(stream) = &mut connection.stream else { return Ok(()) };
+        let Some(socket) = &mut connection.socket else { return Ok(()) };
         if connection.stage == Stage::Connecting || (bytes.is_empty() && !connection.blocked) {
             return Ok(());
         }
-        match stream.write(bytes) {
+        match socket.write(bytes) {
             Ok(written) => drop(bytes.drain(..written)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // The next read finds out why.
             Err(_) => bytes.clear(),
         }
-        let blocked = !bytes.is_empty();
+        let blocked = socket.is_blocked(!bytes.is_empty());
         if blocked != connection.blocked {
             connection.blocked = blocked;
             let interest = if blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(&self.epoll, &*stream, EventData::new_u64(who as u64), interest).context("epoll failed")?;
+            epoll::modify(&self.epoll, socket.tcp(), EventData::new_u64(who as u64), interest)
+                .context("epoll failed")?;
         }
         Ok(())
     }

@@ -63,10 +63,46 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_secs_f64((ticks(11)? + ticks(12)?) / rustix::param::clock_ticks_per_second() as f64))
 }
 
+/// Cores of this machine that run, whoever may use them.
+pub(crate) fn cores_online() -> usize {
+    std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|ranges| count_of(&ranges)).unwrap_or(1)
+}
+
+/// How many numbers are in a list such as `0-3,8`.
+fn count_of(ranges: &str) -> Option<usize> {
+    let count = |range: &str| -> Option<usize> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        (last.parse::<usize>().ok()? + 1).checked_sub(first.parse().ok()?)
+    };
+    ranges.trim().split(',').map(count).sum()
+}
+
+/// How long this program's threads were ready to run and had no core, so far: something else ran on theirs.
+pub(crate) fn waited_for_a_core() -> Duration {
+    let waited = |task: std::fs::DirEntry| -> Option<u64> {
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        stat.split_whitespace().nth(1)?.parse().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    Duration::from_nanos(tasks.filter_map(waited).sum())
+}
+
 /// Resident memory of a process.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in status")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_counted() {
+        assert_eq!(["0\n", "0-1", "0-3,8", "0,2-3"].map(count_of), [1, 2, 5, 3].map(Some));
+        assert_eq!(["", "x", "3-1"].map(count_of), [None; 3]);
+        assert!(cores_online() >= 1);
+    }
 }

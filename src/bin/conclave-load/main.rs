@@ -3,11 +3,12 @@
 //! ```text
 //! arguments, plan        what is asked for
 //! target, machine        where the nodes are; what this machine allows
-//! users, setup           users, connections and sessions to speak with
-//! crowd, wire            thousands of WebSockets on one thread
+//! users, setup, persist  users, connections and sessions to speak with
+//! crowd, socket, wire    thousands of WebSockets on one thread
 //! engine/                what is said and heard on them
 //! verify/                PURE: what was promised, checked
 //! measures, sampling     figures as they come in
+//! waits                  how long each session waited
 //! audit                  the server's history, read at the end
 //! run                    one run, from its set-up to its outcome
 //! rotation/              end-to-end encryption, on the library's clients
@@ -23,6 +24,7 @@ mod engine;
 mod machine;
 mod measures;
 mod outcome;
+mod persist;
 mod plan;
 mod report;
 mod rotation;
@@ -30,11 +32,13 @@ mod run;
 mod sampling;
 mod setup;
 mod soak;
+mod socket;
 mod stop;
 mod tally;
 mod target;
 mod users;
 mod verify;
+mod waits;
 mod wire;
 mod yardstick;
 
@@ -78,7 +82,9 @@ fn go(command: &Command) -> Result<ExitCode> {
             return say(&yardstick::run(options)?);
         }
         Command::BareWriter(options) => return yardstick::write(options).map(|()| ExitCode::SUCCESS),
-        Command::Render { report, html } => return say(&report::render(report, html.as_deref())?),
+        Command::Render { report, html, svg } => {
+            return say(&report::render(report, html.as_deref(), svg.as_deref())?);
+        }
         Command::Compare { a, b, force } => return say(&report::compare(a, b, *force)?),
     };
     measured(plan.scenario, plan.settings.clone(), common, || run::run(&plan, common))

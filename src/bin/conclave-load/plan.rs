@@ -98,7 +98,6 @@ impl Plan {
 
     fn of(scenario: &'static str, common: &Common, sessions: usize, members: usize, speakers: usize) -> Result<Self> {
         common.check()?;
-        common.check_length()?;
         ensure!((1..=100_000).contains(&sessions), "--sessions is 1 to 100000");
         ensure!((1..=100_000).contains(&members), "--members is 1 to 100000");
         ensure!(sessions.saturating_mul(members) <= 10_000_000, "--sessions times --members is 10000000 at most");

@@ -1,4 +1,5 @@
-//! One run of a plan: set up, warm up, measure, wait for what is owed, read the histories, tell.
+//! A run of a plan: set up, warm up, measure, wait for what is owed, read the histories, tell. One that says more than
+//! memory is for does so in rounds.
 
 use std::time::Duration;
 
@@ -7,12 +8,14 @@ use anyhow::{Context, Result, ensure};
 use crate::arguments::Common;
 use crate::engine::{Engine, Phase, Settings};
 use crate::measures::Measures;
-use crate::plan::Plan;
+use crate::plan::{Cuts, Plan};
 use crate::report::live::{Live, Moment};
 use crate::report::model::{Counts, ServerProcess};
+use crate::report::quantity::bytes;
 use crate::sampling::Sampling;
-use crate::target::Endpoint;
+use crate::target::{self, Endpoint};
 use crate::users::{self, Keys, User};
+use crate::waits::Waits;
 use crate::{audit, machine, setup, stop};
 
 /// How long a silence ends the wait for what is owed, where nothing is announced that could explain it.
@@ -27,12 +30,18 @@ pub(crate) struct Outcome {
     pub(crate) servers: Vec<ServerProcess>,
     /// This program's processor time over that of one core.
     pub(crate) share_of_a_core: f64,
+    /// The share of the time in which it had something to do and no core to do it on.
+    pub(crate) share_without_a_core: f64,
     pub(crate) seconds: f64,
-    pub(crate) longest_wait_us: Option<u64>,
+    pub(crate) sessions: Waits,
     /// What went wrong beside the counts, and how often.
     pub(crate) failures: Vec<(String, u64)>,
     pub(crate) notes: Vec<String>,
     pub(crate) interrupted: bool,
+    /// Storms that there were.
+    pub(crate) storms: usize,
+    /// It said all that one round may, and its time was not over.
+    pub(crate) is_full: bool,
 }
 
 impl Outcome {
@@ -41,12 +50,15 @@ impl Outcome {
         self.measures.append(&later.measures);
         self.seconds += later.seconds;
         self.share_of_a_core = self.share_of_a_core.max(later.share_of_a_core);
+        self.share_without_a_core = self.share_without_a_core.max(later.share_without_a_core);
         for (mine, other) in self.servers.iter_mut().zip(&later.servers) {
             mine.cpu_s += other.cpu_s;
             mine.rss_peak_bytes = mine.rss_peak_bytes.max(other.rss_peak_bytes);
             mine.rss_end_bytes = other.rss_end_bytes;
         }
         self.interrupted |= later.interrupted;
+        self.storms += later.storms;
+        self.is_full = later.is_full;
         self.add_counts(later);
     }
 
@@ -54,12 +66,18 @@ impl Outcome {
     pub(crate) fn add_beside(&mut self, other: Self) {
         self.measures.add_beside(&other.measures);
         self.share_of_a_core = self.share_of_a_core.max(other.share_of_a_core);
+        self.share_without_a_core = self.share_without_a_core.max(other.share_without_a_core);
         self.interrupted |= other.interrupted;
         self.add_counts(other);
     }
 
+    /// Whether nothing was wrong.
+    fn is_whole(&self) -> bool {
+        self.failures.is_empty() && self.counts.faults().iter().all(|(_, count)| *count == 0)
+    }
+
     fn add_counts(&mut self, other: Self) {
-        self.longest_wait_us = self.longest_wait_us.max(other.longest_wait_us);
+        self.sessions.add(other.sessions);
         add_counts(&mut self.counts, &other.counts);
         for (why, times) in other.failures {
             match self.failures.iter_mut().find(|(known, _)| *known == why) {
@@ -88,8 +106,32 @@ fn add_counts(counts: &mut Counts, other: &Counts) {
     }
 }
 
-/// Runs a plan.
+/// A round that would be shorter is not begun.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Runs a plan, in rounds of so many messages. Each is verified whole before the next begins; one with a fault is the
+/// last, and its sessions stay.
 pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
+    let mut total = round(plan, common)?;
+    let mut rounds = 1;
+    loop {
+        let left = common.duration.saturating_sub(Duration::from_secs_f64(total.seconds));
+        if !total.is_full || !total.is_whole() || left < SHORTEST || stop::asked() {
+            break;
+        }
+        eprintln!("verified after {:.0} s: {} messages; going on", total.seconds, total.counts.acknowledged);
+        let storms = plan.cuts.storms.saturating_sub(total.storms);
+        let plan = Plan { cuts: Cuts { storms, ..plan.cuts }, ..plan.clone() };
+        total.append(round(&plan, &Common { duration: left, ..common.clone() })?);
+        rounds += 1;
+    }
+    if rounds > 1 {
+        total.notes.push(format!("verified in {rounds} rounds, each with sessions of its own"));
+    }
+    Ok(total)
+}
+
+fn round(plan: &Plan, common: &Common) -> Result<Outcome> {
     let limit = machine::raise_connection_limit();
     let wanted = plan.connections();
     ensure!(
@@ -97,10 +139,10 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
         "{wanted} connections are more than the {limit} that the limit of open files allows here: \
          raise it (ulimit -n), or lower --connections"
     );
-    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    let endpoints = target::endpoints(common)?;
     setup::knock(&endpoints)?;
     let sampling = Sampling::start(&common.server_pids)?;
-    let users = ready_users(plan, common, &endpoints[0])?;
+    let users = ready_users(plan, common, &endpoints)?;
     let settings = Settings {
         connections: wanted,
         expect_restarts: common.expect_restarts,
@@ -112,23 +154,27 @@ pub(crate) fn run(plan: &Plan, common: &Common) -> Result<Outcome> {
     let engine = Engine::new(settings, endpoints)?;
     let notes = vec![format!("{wanted} connections; the limit of open files allows {limit}")];
     let cuts = Cutting::new(plan);
-    Run { plan, common, engine, sampling, notes, cuts }.all(&users)
+    Run { plan, common, engine, sampling, notes, cuts, is_full: false }.all(&users)
 }
 
-/// Sorts how long sessions waited, and tells it.
-pub(crate) fn tell_waits(waits: &mut [u64]) -> String {
-    waits.sort_unstable();
-    let ms = |at: usize| waits.get(at).copied().unwrap_or(0) as f64 / 1e3;
-    format!(
-        "the longest that a message waited from due to acknowledged, by session: median {:.0} ms, worst {:.0} ms",
-        ms(waits.len() / 2),
-        ms(waits.len().saturating_sub(1))
-    )
+/// Of fewer connections the server's memory tells nothing: it is what a process takes and gives back anyway.
+const TELLING_CONNECTIONS: usize = 1000;
+
+/// What connections and their sessions cost the servers in memory, by what was there before them.
+fn tell_growth(grown: u64, connections: usize) -> String {
+    let text = format!(
+        "the servers' memory grew by {} from before the first connection until all were there with their sessions",
+        bytes(grown)
+    );
+    if connections < TELLING_CONNECTIONS {
+        return text;
+    }
+    format!("{text}: {} for each", bytes(grown / connections as u64))
 }
 
-fn ready_users(plan: &Plan, common: &Common, endpoint: &Endpoint) -> Result<Vec<User>> {
+fn ready_users(plan: &Plan, common: &Common, endpoints: &[Endpoint]) -> Result<Vec<User>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(users::ready(&common.users, endpoint, Keys::Shared, plan.users))
+    runtime.block_on(users::ready(common, endpoints, Keys::Shared, plan.users))
 }
 
 /// The connections that a scenario ends itself.
@@ -152,6 +198,7 @@ struct Run<'a> {
     sampling: Sampling,
     notes: Vec<String>,
     cuts: Cutting,
+    is_full: bool,
 }
 
 impl Run<'_> {
@@ -172,22 +219,17 @@ impl Run<'_> {
 
     fn set_up(&mut self, users: &[User]) -> Result<()> {
         let (began, cpu) = (self.engine.state.clock.now(), self.sampling.server_cpu_now());
+        let memory = self.sampling.memory();
         setup::connect(&mut self.engine, users, self.plan.devices)?;
         let took = self.engine.state.clock.now() - began;
         let cpu = self.sampling.server_cpu_now() - cpu;
         setup::clear_away(&mut self.engine, self.plan)?;
         setup::make_sessions(&mut self.engine, self.plan, users)?;
         setup::resume(&mut self.engine)?;
-        let connections = self.plan.connections();
         let cpu = if cpu > 0.0 { format!(", for {cpu:.2} s of the servers' processor time") } else { String::new() };
         self.notes.push(format!("connected and authenticated in {:.2} s{cpu}", took as f64 / 1e6));
-        if let Some(grown) = self.sampling.memory_grown() {
-            let each = grown as f64 / connections as f64 / 1024.0;
-            self.notes.push(format!(
-                "the server's memory grew by {:.1} MiB while they came and their sessions were made: \
-                 {each:.1} KiB a connection",
-                grown as f64 / (1 << 20) as f64
-            ));
+        if let (Some(before), Some(after)) = (memory, self.sampling.memory()) {
+            self.notes.push(tell_growth(after.saturating_sub(before), self.plan.connections()));
         }
         Ok(())
     }
@@ -205,13 +247,15 @@ impl Run<'_> {
                 now >= self.common.duration.as_micros() as u64 || stop::asked() || self.engine.state.is_hopeless();
             if now >= (second + 1) * 1_000_000 {
                 second += 1;
+                // At the end of a second, so that the timeline has all of it.
+                self.is_full = !over && self.engine.state.tally.sent >= self.common.verify_every;
                 let moment = self.moment();
                 if let Some(live) = &mut live {
                     live.at(Duration::from_micros(now), &moment);
                 }
                 self.sampling.look()?;
             }
-            if over {
+            if over || self.is_full {
                 live.into_iter().for_each(Live::finish);
                 return Ok(now as f64 / 1e6);
             }
@@ -352,7 +396,8 @@ impl Run<'_> {
         }
         state.measures.add_up();
         let now = state.clock.now();
-        let mut waits = state.ledger.longest_waits(now);
+        let services = (0..).zip(state.ledger.services(now));
+        let sessions = Waits::new(services.map(|(session, service)| (state.session_id(session).to_owned(), service)));
         let faults = state.ledger.faults();
         let counts = state.tally.counts(faults, state.open(), expected, self.common.expect_restarts);
         if counts.in_doubt > 0 && !stop::asked() {
@@ -361,7 +406,7 @@ impl Run<'_> {
         let failures: Vec<(String, u64)> = std::mem::take(&mut state.tally.failures).into_iter().collect();
         let whole = failures.is_empty() && counts.faults().iter().all(|(_, count)| *count == 0);
         let measures = std::mem::replace(&mut state.measures, Measures::new());
-        self.notes.push(tell_waits(&mut waits));
+        self.notes.push(sessions.tell());
         if state.nodes().len() > 1 {
             self.notes.push(format!("connections were on {} nodes", state.nodes().len()));
         }
@@ -377,11 +422,26 @@ impl Run<'_> {
             measures,
             servers: self.sampling.servers(),
             share_of_a_core: self.sampling.share_of_a_core(),
+            share_without_a_core: self.sampling.share_without_a_core(),
             seconds,
-            longest_wait_us: waits.last().copied(),
+            sessions,
             failures,
             notes: self.notes,
             interrupted: stop::asked(),
+            storms: self.cuts.storms_done,
+            is_full: self.is_full,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told_for_each_connection_only_where_there_are_enough() {
+        let few = tell_growth(90 << 20, 20);
+        assert!(few.contains("grew by 90 MiB") && !few.contains("each"), "{few}");
+        assert!(tell_growth(20_480_000, 1000).ends_with(": 20 KiB for each"));
     }
 }

@@ -59,7 +59,9 @@ pub(crate) fn knock(endpoints: &[Endpoint]) -> Result<()> {
             Some(Err(End::Unreachable(why))) => bail!("no server at {url}: {why}"),
             Some(Err(End::NotUpgraded(why))) => bail!("{url}: {why}"),
             Some(Err(End::Closed(_) | End::Broken)) => {
-                bail!("{url}: the server ended the connection instead of opening a WebSocket")
+                let hint =
+                    if endpoint.tls.is_none() { ": does the server speak TLS there? Then it is wss://" } else { "" };
+                bail!("{url}: the server ended the connection instead of opening a WebSocket{hint}")
             }
             None => bail!("{url}: no answer within {} s", FIRST_ANSWER.as_secs()),
         }
@@ -103,7 +105,8 @@ fn wait_for_all(engine: &mut Engine, phase: Phase, what: &'static str) -> Result
         }
         ensure!(!stop::asked(), "stopped while setting up");
         let stalled = engine.state.now().saturating_sub(since) > STALLED.as_micros() as u64;
-        ensure!(!stalled, "only {arrived} of {all} connections were {what}, and nothing moves");
+        let trouble = &engine.state.trouble;
+        ensure!(!stalled, "only {arrived} of {all} connections were {what}, and nothing moves (last: {trouble})");
     }
 }
 
@@ -115,7 +118,7 @@ pub(crate) fn clear_away(engine: &mut Engine, plan: &Plan) -> Result<()> {
         for (session_id, role) in engine.state.take_named_sessions(who) {
             let body = format!(r#"{{"session_id":"{session_id}"}}"#);
             if role == "owner" {
-                deletions.push(Ask { who, kind: "delete_session", body });
+                deletions.push(Ask { who, kind: "delete_session", body, done_if: Some("not_found") });
                 deleted.insert(session_id);
             } else {
                 memberships.push((who, session_id));
@@ -128,6 +131,7 @@ pub(crate) fn clear_away(engine: &mut Engine, plan: &Plan) -> Result<()> {
         who,
         kind: "leave_session",
         body: format!(r#"{{"session_id":"{session_id}","force":true}}"#),
+        done_if: Some("not_a_member"),
     };
     engine.ask_all(&left.map(leave).collect::<Vec<_>>())?;
     Ok(())
@@ -146,21 +150,34 @@ struct Info {
 /// Makes the plan's sessions, and lets everybody in.
 pub(crate) fn make_sessions(engine: &mut Engine, plan: &Plan, users: &[User]) -> Result<()> {
     let owner = |nth: usize| plan.connection(plan.rooms[nth].members[0]);
-    let new = |nth| Ask { who: owner(nth), kind: "new_session", body: r#"{"name":"load","e2ee_on":false}"#.to_owned() };
+    // The client's own id makes a repeated one the same session.
+    let run = format!("{:016x}", rand::random::<u64>());
+    let new = |nth| Ask {
+        who: owner(nth),
+        kind: "new_session",
+        body: format!(r#"{{"name":"load","e2ee_on":false,"client_session_id":"{run}.{nth}"}}"#),
+        done_if: None,
+    };
     let made = engine.ask_all(&(0..plan.rooms.len()).map(new).collect::<Vec<_>>())?;
     let ids: Vec<String> =
         made.iter().map(|made| read(made).map(|Made { session_id }| session_id)).collect::<Result<_>>()?;
     let open = |(nth, id): (usize, &String)| {
         let body = format!(r#"{{"session_id":"{id}","join_policy":"open"}}"#);
-        Ask { who: owner(nth), kind: "set_session_info", body }
+        Ask { who: owner(nth), kind: "set_session_info", body, done_if: None }
     };
     engine.ask_all(&ids.iter().enumerate().map(open).collect::<Vec<_>>())?;
     let joins = plan.rooms.iter().zip(&ids).flat_map(|(room, id)| {
-        let join = move |&user| Ask { who: plan.connection(user), kind: "join_session", body: named(id) };
+        let join = move |&user| Ask {
+            who: plan.connection(user),
+            kind: "join_session",
+            body: named(id),
+            done_if: Some("already_exists"),
+        };
         room.members[1..].iter().map(join)
     });
     engine.ask_all(&joins.collect::<Vec<_>>())?;
-    let look = |(nth, id): (usize, &String)| Ask { who: owner(nth), kind: "get_session_info", body: named(id) };
+    let look =
+        |(nth, id): (usize, &String)| Ask { who: owner(nth), kind: "get_session_info", body: named(id), done_if: None };
     let infos = engine.ask_all(&ids.iter().enumerate().map(look).collect::<Vec<_>>())?;
     for ((room, id), info) in plan.rooms.iter().zip(&ids).zip(&infos) {
         let Info { last_seq } = read(info)?;
@@ -180,7 +197,7 @@ pub(crate) fn make_sessions(engine: &mut Engine, plan: &Plan, users: &[User]) ->
 pub(crate) fn delete_sessions(engine: &mut Engine, plan: &Plan) -> Result<()> {
     let delete = |(session, room): (u32, &crate::plan::Room)| {
         let body = named(engine.state.session_id(session));
-        Ask { who: plan.connection(room.members[0]), kind: "delete_session", body }
+        Ask { who: plan.connection(room.members[0]), kind: "delete_session", body, done_if: Some("not_found") }
     };
     let deletions: Vec<Ask> = (0..).zip(&plan.rooms).map(delete).collect();
     engine.ask_all(&deletions).map(drop)

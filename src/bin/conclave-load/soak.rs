@@ -10,9 +10,8 @@ use crate::arguments::{Common, Rotation, Soak};
 use crate::plan::Plan;
 use crate::report::model::Setting;
 use crate::run::{self, Outcome};
-use crate::target::Endpoint;
 use crate::users::{self, Keys};
-use crate::{rotation, setup, stop};
+use crate::{rotation, setup, stop, target};
 
 /// A round that would be shorter is not begun.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -65,11 +64,11 @@ pub(crate) fn run(options: &Soak) -> Result<Outcome> {
 /// Registers everybody first: the two parts of a round share the file.
 fn prepare_users(options: &Soak) -> Result<()> {
     let Soak { common, encrypted_sessions, encrypted_members, .. } = options;
-    let endpoint = Endpoint::resolve(common.urls.first().context("no URL")?)?;
-    setup::knock(std::slice::from_ref(&endpoint))?;
+    let endpoints = target::endpoints(common)?;
+    setup::knock(&endpoints)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let count = encrypted_sessions * encrypted_members;
-    runtime.block_on(users::ready(&common.users, &endpoint, Keys::Own, count)).map(drop)
+    runtime.block_on(users::ready(common, &endpoints, Keys::Own, count)).map(drop)
 }
 
 /// The plain mix, and beside it the encrypted sessions.

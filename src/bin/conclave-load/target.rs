@@ -1,10 +1,15 @@
-//! Where a node is: `ws://host:port/path`, and the head that asks it for a WebSocket.
+//! Where a node is: `ws://host:port/path` or `wss://...`, and the head that asks it for a WebSocket.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
-use conclave::client::ServerAddress;
+use anyhow::{Context, Result, ensure};
+use conclave::client::{ServerAddress, Servers, tls_public, tls_trusting};
 use hyper::Uri;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::arguments::Common;
 
 /// The sub-protocol of the only version that this program speaks.
 pub(crate) const SUB_PROTOCOL: &str = "conclave.v1.json";
@@ -17,19 +22,31 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// Its HTTP side.
     pub(crate) server: ServerAddress,
+    /// The name that its certificate has to have, and whom to believe that it has it; none without TLS.
+    pub(crate) tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     path: String,
 }
 
+/// All that were given.
+pub(crate) fn endpoints(common: &Common) -> Result<Vec<Endpoint>> {
+    let trust = trust(common)?;
+    common.urls.iter().map(|url| Endpoint::resolve(url, &trust)).collect()
+}
+
+/// Whose certificates to believe.
+pub(crate) fn trust(common: &Common) -> Result<Arc<ClientConfig>> {
+    match &common.ca {
+        Some(file) => tls_trusting(file).context("--ca"),
+        None => Ok(tls_public()),
+    }
+}
+
 impl Endpoint {
-    /// Reads a URL and looks its host up.
-    pub(crate) fn resolve(url: &str) -> Result<Self> {
+    /// Reads a URL and looks its host up. With TLS, `trust` says whose certificates to believe.
+    fn resolve(url: &str, trust: &Arc<ClientConfig>) -> Result<Self> {
+        let expected = || format!("{url}: expected ws://HOST:PORT/v1/ws or wss://HOST:PORT/v1/ws");
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-        match uri.scheme_str() {
-            Some("ws") => {}
-            Some("wss") => bail!("{url}: this program speaks no TLS; give it a plain ws:// listener"),
-            Some(_) | None => bail!("{url}: expected ws://HOST:PORT/v1/ws"),
-        }
-        let server: ServerAddress = url.parse().with_context(|| format!("{url}: expected ws://HOST:PORT/v1/ws"))?;
+        let server: ServerAddress = url.parse().with_context(expected)?;
         let path = match uri.path() {
             "/" | "" => "/v1/ws",
             path => path,
@@ -37,7 +54,13 @@ impl Endpoint {
         let found = (server.host.as_str(), server.port).to_socket_addrs();
         let mut found = found.with_context(|| format!("{url}: the host is not known"))?;
         let address = found.next().with_context(|| format!("{url}: the host has no address"))?;
-        Ok(Self { url: url.to_owned(), address, server, path: path.to_owned() })
+        let tls = if server.tls {
+            let name = ServerName::try_from(server.host.clone()).with_context(expected)?;
+            Some((name, Arc::clone(trust)))
+        } else {
+            None
+        };
+        Ok(Self { url: url.to_owned(), address, server, tls, path: path.to_owned() })
     }
 
     /// The request that begins a WebSocket.
@@ -49,6 +72,13 @@ impl Endpoint {
             self.server.authority()
         )
     }
+}
+
+/// All nodes for a client of the library; another one first for each number.
+pub(crate) fn servers(endpoints: &[Endpoint], number: usize) -> Result<Servers> {
+    let addresses = endpoints.iter().map(|endpoint| endpoint.server.clone());
+    let mut addresses = addresses.cycle().skip(number % endpoints.len().max(1)).take(endpoints.len());
+    Ok(Servers::new(addresses.next().context("no --url")?, addresses))
 }
 
 /// Checks the answer to [`Endpoint::upgrade`], as far as its head goes.
@@ -73,18 +103,23 @@ mod tests {
 
     #[test]
     fn urls_are_read_or_explained() {
-        let endpoint = Endpoint::resolve("ws://127.0.0.1:9/v1/ws").unwrap();
+        let resolve = |url| Endpoint::resolve(url, &tls_public());
+        let endpoint = resolve("ws://127.0.0.1:9/v1/ws").unwrap();
         assert_eq!(endpoint.address, "127.0.0.1:9".parse().unwrap());
         assert!(endpoint.upgrade().starts_with("GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:9\r\n"));
-        assert!(Endpoint::resolve("ws://127.0.0.1").unwrap().upgrade().starts_with("GET /v1/ws "));
+        assert!(endpoint.tls.is_none());
+        for (url, address) in [("wss://127.0.0.1", "127.0.0.1:443"), ("https://127.0.0.1:9/v1/ws", "127.0.0.1:9")] {
+            let endpoint = resolve(url).unwrap();
+            assert_eq!(endpoint.address, address.parse().unwrap());
+            assert!(endpoint.tls.is_some() && endpoint.upgrade().starts_with("GET /v1/ws "), "{url}");
+        }
         for (wrong, why) in [
-            ("http://127.0.0.1:9", "expected ws://"),
+            ("ftp://127.0.0.1:9", "expected ws://"),
             ("127.0.0.1:9", "expected ws://"),
-            ("wss://127.0.0.1:9/v1/ws", "no TLS"),
             ("ws://no host", "no URL"),
             ("ws://host.invalid:9/v1/ws", "not known"),
         ] {
-            let error = format!("{:#}", Endpoint::resolve(wrong).unwrap_err());
+            let error = format!("{:#}", resolve(wrong).unwrap_err());
             assert!(error.contains(why), "{wrong}: {error}");
         }
     }

@@ -18,8 +18,10 @@ use conclave::protocol::{ErrorCode, UserId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use crate::arguments::Common;
+use crate::persist::persist;
 use crate::stop;
-use crate::target::Endpoint;
+use crate::target::{self, Endpoint};
 
 /// Of a key pair whose private half was thrown away: users who do not encrypt share it.
 const SHARED_KEY: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAq9hGRIGczsRaROcMvd17wgFtCfMozD8m3hk6Osv+lfKbWy2qompSrNuA\
@@ -30,8 +32,6 @@ const SHARED_KEY: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAq9hGRIGczs
 const AT_ONCE: usize = 16;
 /// Users who are registered before the file is written again.
 const SAVED_EVERY: usize = 256;
-/// How often a call is tried while the server is only busy.
-const ATTEMPTS: u32 = 8;
 /// Bits of the keys of users who encrypt: the smallest that servers take, which are the fastest to make.
 const KEY_BITS: usize = 2048;
 /// A token that is good for less than this is replaced.
@@ -66,25 +66,26 @@ struct Kept {
     encrypting: Vec<User>,
 }
 
-/// Tells so many users who can log in at `endpoint`, registering those who are not in the file yet.
-pub(crate) async fn ready(path: &Path, endpoint: &Endpoint, keys: Keys, count: usize) -> Result<Vec<User>> {
+/// Tells so many users who can log in, registering those who are not in the file yet.
+pub(crate) async fn ready(common: &Common, endpoints: &[Endpoint], keys: Keys, count: usize) -> Result<Vec<User>> {
+    let path = &common.users;
     let mut kept = Kept::open(path)?;
     let users = match keys {
         Keys::Shared => &kept.plain,
         Keys::Own => &kept.encrypting,
     };
     let known: Vec<User> = users.iter().take(count).cloned().collect();
-    let http = HttpClient::new(endpoint.server.clone());
-    let mut done = check(&http, known).await?;
+    let desk = Desk {
+        http: HttpClient::new(target::servers(endpoints, 0)?).with_tls(Some(target::trust(common)?)),
+        patience: common.patience,
+    };
+    let mut done = desk.check(known).await?;
     let begun = SystemTime::now();
     while done.len() < count {
         ensure!(!stop::asked(), "stopped while registering users");
         let some = SAVED_EVERY.min(count - done.len());
-        let more: Vec<User> = stream::iter(0..some)
-            .map(|_| async { register(&http, &new_name(), keys).await })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
+        let more: Vec<User> =
+            stream::iter(0..some).map(|_| desk.register(keys)).buffered(AT_ONCE).try_collect().await?;
         done.extend(more);
         kept.replace(keys, &done);
         kept.save(path)?;
@@ -162,53 +163,66 @@ impl Kept {
     }
 }
 
-/// Makes sure that each can log in: the server may be another one by now, or have forgotten a token.
-async fn check(http: &HttpClient, users: Vec<User>) -> Result<Vec<User>> {
-    let check = |user: User| async move {
-        let good = async || http.user(&user.token, user.user_id).await;
-        match persist(good).await {
-            Ok(_) if !user.expired() => return Ok(user),
-            Ok(_) => {}
-            Err(error) if matches!(error.code(), Some(ErrorCode::Unauthenticated | ErrorCode::NotFound)) => {}
-            Err(error) => return Err(unusable(error)),
-        }
-        // Registering first: to another server every login would be a failed one, and servers limit those.
-        let key = match &user.private_key {
-            Some(_) => user.identity()?.public().clone(),
+/// Where users register and log in.
+struct Desk {
+    http: HttpClient,
+    /// How long what the server cannot do now is tried.
+    patience: Duration,
+}
+
+impl Desk {
+    /// Makes sure that each can log in: the server may be another one by now, or have forgotten a token.
+    async fn check(&self, users: Vec<User>) -> Result<Vec<User>> {
+        let check = |user: User| async move {
+            match persist(self.patience, || self.http.user(&user.token, user.user_id)).await {
+                Ok(_) if !user.expired() => return Ok(user),
+                Ok(_) => {}
+                Err(error) if matches!(error.code(), Some(ErrorCode::Unauthenticated | ErrorCode::NotFound)) => {}
+                Err(error) => return Err(unusable(error)),
+            }
+            let key = match &user.private_key {
+                Some(_) => user.identity()?.public().clone(),
+                None => shared_key()?,
+            };
+            let login = self.log_in(&user.name, &user.password, &key).await?;
+            Ok(user.logged_in(login))
+        };
+        stream::iter(users).map(check).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn register(&self, keys: Keys) -> Result<User> {
+        let identity = match keys {
+            Keys::Shared => None,
+            Keys::Own => {
+                let made = tokio::task::spawn_blocking(|| Identity::generate(KEY_BITS, &mut rand::rng())).await?;
+                Some(made.context("no key pair")?)
+            }
+        };
+        let key = match &identity {
+            Some(identity) => identity.public().clone(),
             None => shared_key()?,
         };
-        let made = persist(async || http.register(&user.name, user.password.expose(), &key, None).await).await;
+        let private_key = match &identity {
+            Some(identity) => Some(Secret::new(STANDARD.encode(identity.to_pkcs8_der()?.as_slice()))),
+            None => None,
+        };
+        let (name, password) = (new_name(), Secret::new(format!("{:032x}", rand::random::<u128>())));
+        let Login { user_id, token, expires_at } = self.log_in(&name, &password, &key).await?;
+        Ok(User { name, password, user_id, token, expires_at_ms: expires_at.as_millis(), private_key })
+    }
+
+    /// Registers, and logs in who is registered already. That one first: to another server every login would be a failed
+    /// one, and servers limit those.
+    async fn log_in(&self, name: &str, password: &Secret, key: &PublicKey) -> Result<Login> {
+        let made = persist(self.patience, || self.http.register(name, password.expose(), key, None)).await;
         let login = match made {
             Err(error) if error.code() == Some(ErrorCode::AlreadyExists) => {
-                persist(async || http.login(&user.name, user.password.expose()).await).await
+                persist(self.patience, || self.http.login(name, password.expose())).await
             }
             made => made,
         };
-        Ok(user.logged_in(login.map_err(unusable)?))
-    };
-    stream::iter(users).map(check).buffered(AT_ONCE).try_collect().await
-}
-
-async fn register(http: &HttpClient, name: &str, keys: Keys) -> Result<User> {
-    let identity = match keys {
-        Keys::Shared => None,
-        Keys::Own => {
-            let made = tokio::task::spawn_blocking(|| Identity::generate(KEY_BITS, &mut rand::rng())).await?;
-            Some(made.context("no key pair")?)
-        }
-    };
-    let key = match &identity {
-        Some(identity) => identity.public().clone(),
-        None => shared_key()?,
-    };
-    let private_key = match &identity {
-        Some(identity) => Some(Secret::new(STANDARD.encode(identity.to_pkcs8_der()?.as_slice()))),
-        None => None,
-    };
-    let password = Secret::new(format!("{:032x}", rand::random::<u128>()));
-    let made = persist(async || http.register(name, password.expose(), &key, None).await).await;
-    let Login { user_id, token, expires_at } = made.map_err(unusable)?;
-    Ok(User { name: name.to_owned(), password, user_id, token, expires_at_ms: expires_at.as_millis(), private_key })
+        login.map_err(unusable)
+    }
 }
 
 fn shared_key() -> Result<PublicKey> {
@@ -218,21 +232,6 @@ fn shared_key() -> Result<PublicKey> {
 /// A name that nobody has.
 fn new_name() -> String {
     format!("load-{:016x}", rand::random::<u64>())
-}
-
-/// Repeats a call while the server is only busy.
-async fn persist<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
-    for attempt in 1..ATTEMPTS {
-        match call().await {
-            Err(ClientError::Refused(refusal)) if refusal.code.retryable() => {
-                let hint = refusal.details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0);
-                let wait = hint.clamp(100 << attempt, 60_000);
-                tokio::time::sleep(Duration::from_millis(wait)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-    call().await
 }
 
 fn unusable(error: ClientError) -> anyhow::Error {

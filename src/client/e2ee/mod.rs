@@ -10,6 +10,7 @@
 //! 3. Nobody whose fingerprint is not the pinned one is given a key, until the user agrees.
 //! 4. A name (session, epoch) never means two keys.
 //! 5. A notification is acknowledged after what it brought is safe; one that needs the user, after the user decided.
+//! 6. Nothing is said in a session before it is known whether the session is encrypted.
 
 mod deciding;
 mod giving;
@@ -31,8 +32,8 @@ use super::identity::{Fingerprint, Identity, PublicKey};
 use super::profile::ring_json;
 use super::ring::KeyRing;
 use crate::protocol::{
-    Ask, Authenticated, Base64Text, ErrorCode, GetSessionInfo, Happening, InboxId, InboxNotice, KeyEpoch, NoticeBody,
-    Request, SessionEvent, SessionId, SessionInfo, UserId,
+    Ask, Authenticated, Base64Text, ErrorCode, GetSessionInfo, Happening, InboxId, InboxNotice, NoticeBody, Request,
+    SessionEvent, SessionId, SessionInfo, UserId,
 };
 
 pub use deciding::Decided;
@@ -102,9 +103,9 @@ impl Core {
         &self.identity
     }
 
-    /// Whether a session is encrypted, and with which epoch; `None` for a session that is not known.
-    pub fn encryption(&self, session_id: SessionId) -> Option<(bool, Option<KeyEpoch>)> {
-        self.rooms.get(&session_id).map(|room| (room.e2ee_on, room.current))
+    /// Whether this user is in a session, as far as has been heard.
+    pub fn is_member(&self, session_id: SessionId) -> bool {
+        self.rooms.contains_key(&session_id)
     }
 
     /// The user has a new key pair, which the server has already.
@@ -143,9 +144,10 @@ impl Core {
             }
             Happening::MemberLeft(left) if left.user_id == self.me => self.forget_room(session_id),
             Happening::SessionDeleted(_) => self.forget_room(session_id),
-            Happening::SessionE2eeChanged(change) => self.room(session_id).turn(change.e2ee_on, None),
+            Happening::SessionE2eeChanged(change) => self.room(session_id).turn_at(event.seq, change.e2ee_on, None),
             Happening::RoomKeyRotated(rotated) => {
-                self.rotated(KeyName::new(session_id, rotated.key_epoch), rotated.key_check.as_ref());
+                let name = KeyName::new(session_id, rotated.key_epoch);
+                self.rotated(event.seq, name, rotated.key_check.as_ref());
             }
             Happening::PublicKeyChanged(change) => self.public_key_changed(change.user_id, &change.fingerprint),
             Happening::MsgRecalled(recalled) => self.room(session_id).recall_sealed(recalled.recalled_seq),
@@ -202,11 +204,19 @@ impl Core {
     /// A request of the core's own was answered.
     pub fn replied(&mut self, purpose: Purpose, outcome: Result<Box<RawValue>, ClientError>) -> Vec<Effect> {
         match purpose {
-            Purpose::Learn(session_id) => {
-                if let Ok(info) = outcome.map_err(drop).and_then(|body| parse::<SessionInfo>(&body)) {
-                    self.learned(session_id, &info);
+            Purpose::Learn(session_id) => match outcome {
+                Ok(body) => {
+                    if let Ok(info) = parse::<SessionInfo>(&body) {
+                        self.learned(session_id, &info);
+                    }
                 }
-            }
+                // Nothing could be said there for ever. After a closed connection the next one tells.
+                Err(ClientError::Closed(_)) => {}
+                Err(error) if error.retryable() && self.rooms.get(&session_id).is_some_and(Room::is_unknown) => {
+                    self.learn(session_id);
+                }
+                Err(_) => {}
+            },
             Purpose::Give(name) => self.gave(name, outcome),
             Purpose::Fetch { wanted, believed_held } => {
                 if let Ok(page) = outcome.map_err(drop).and_then(|body| parse(&body)) {
@@ -235,9 +245,11 @@ impl Core {
 
     fn learned(&mut self, session_id: SessionId, info: &SessionInfo) {
         let Some(room) = self.rooms.get_mut(&session_id) else { return };
-        // An event may have told of a later epoch meanwhile.
-        let current = info.key_epoch.max(room.current.filter(|_| info.e2ee_on));
-        room.turn(info.e2ee_on, current);
+        // Another node may have answered, and an event told of something later meanwhile.
+        if room.is_news(info.last_seq) {
+            let current = info.key_epoch.max(room.current.filter(|_| info.e2ee_on));
+            room.turn(info.e2ee_on, current);
+        }
         let me = info.members.iter().find(|member| member.user_id == self.me);
         if me.is_some_and(|me| me.has_key) {
             self.recover(session_id, true);
@@ -249,8 +261,8 @@ impl Core {
         self.out.push(Effect::Request(Purpose::Learn(session_id), request));
     }
 
-    fn rotated(&mut self, name: KeyName, key_check: Option<&Base64Text>) {
-        self.room(name.session_id).turn(true, Some(name.key_epoch));
+    fn rotated(&mut self, seq: u64, name: KeyName, key_check: Option<&Base64Text>) {
+        self.room(name.session_id).turn_at(seq, true, Some(name.key_epoch));
         let differs = match (self.ring.key(&name), key_check) {
             (Some(key), Some(check)) => key.check(&name) != *check,
             (Some(_), None) | (None, _) => false,

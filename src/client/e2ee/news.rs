@@ -79,6 +79,8 @@ pub enum News {
     Gone(crate::protocol::Gone),
     /// Connected; events go on from here.
     Connected {
+        /// The node that the connection is on, as it calls itself.
+        node: String,
         /// The user's sessions.
         sessions: Vec<SessionOverview>,
     },

@@ -12,6 +12,8 @@ use crate::protocol::{ClientId, KeyEpoch, Msg, Refusal, SendMsg, SessionId, Time
 pub enum CannotSeal {
     /// The session is not known.
     NotInSession,
+    /// The session was joined just now, and whether it is encrypted has not been heard yet.
+    Unknown,
     /// The session is plain.
     NotEncrypted,
     /// No room key has been rotated in yet.
@@ -24,7 +26,7 @@ impl Core {
     /// Encrypts a text with the current room key.
     ///
     /// # Errors
-    /// Where it cannot be done now; [`CannotSeal::Pending`] and [`CannotSeal::NoKey`] may pass.
+    /// Where it cannot be done now; [`CannotSeal::Unknown`], [`CannotSeal::Pending`] and [`CannotSeal::NoKey`] may pass.
     pub fn seal<R: CryptoRng + ?Sized>(
         &self,
         session_id: SessionId,
@@ -33,8 +35,10 @@ impl Core {
         rng: &mut R,
     ) -> Result<SendMsg, CannotSeal> {
         let room = self.rooms.get(&session_id).ok_or(CannotSeal::NotInSession)?;
-        if !room.e2ee_on {
-            return Err(CannotSeal::NotEncrypted);
+        match room.e2ee_on {
+            None => return Err(CannotSeal::Unknown),
+            Some(false) => return Err(CannotSeal::NotEncrypted),
+            Some(true) => {}
         }
         let key_epoch = room.current.ok_or(CannotSeal::Pending)?;
         let name = KeyName::new(session_id, key_epoch);

@@ -30,9 +30,12 @@ pub(super) struct Endorsement {
 /// One session.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    pub(super) e2ee_on: bool,
+    /// Whether it is encrypted; `None` where nobody has said so yet, as after joining: nothing may be said in it then.
+    pub(super) e2ee_on: Option<bool>,
     /// The epoch that the server accepts.
     pub(super) current: Option<KeyEpoch>,
+    /// The last event that changed one of these.
+    turned_at: u64,
     pub(super) endorsement: Option<Endorsement>,
     sealed: VecDeque<SealedMsg>,
     seen: Seen,
@@ -43,11 +46,27 @@ pub(super) struct Room {
 impl Room {
     /// Another epoch is the current one; `None`: none yet.
     pub(super) fn turn(&mut self, e2ee_on: bool, current: Option<KeyEpoch>) {
-        self.e2ee_on = e2ee_on;
+        self.e2ee_on = Some(e2ee_on);
         self.current = current.filter(|_| e2ee_on);
         let oldest = current.map_or(0, |epoch| epoch.0.saturating_sub(16));
         self.fetched.retain(|epoch| epoch.0 >= oldest);
         self.asks.retain(|epoch, _| epoch.0 >= oldest);
+    }
+
+    /// The same, by an event.
+    pub(super) fn turn_at(&mut self, seq: u64, e2ee_on: bool, current: Option<KeyEpoch>) {
+        self.turned_at = seq;
+        self.turn(e2ee_on, current);
+    }
+
+    /// Whether nobody has said yet if it is encrypted.
+    pub(super) const fn is_unknown(&self) -> bool {
+        self.e2ee_on.is_none()
+    }
+
+    /// Whether what was true after this event is still true, as far as is known.
+    pub(super) const fn is_news(&self, last_seq: u64) -> bool {
+        last_seq >= self.turned_at
     }
 
     /// Keeps a message until its key comes; the oldest go when there are too many.

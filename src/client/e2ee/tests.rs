@@ -498,3 +498,41 @@ fn an_invitee_who_accepts_is_given_the_key() {
     alice.ask_for(1, &bob);
     assert_eq!(keys_sent(&alice.flush()).room_keys.len(), 1);
 }
+
+/// What the server says of S to a member who asks.
+fn info(last_seq: u64, epoch: Option<u64>) -> Result<Box<RawValue>, ClientError> {
+    let info = serde_json::json!({
+        "session_id": S, "e2ee_on": epoch.is_some(), "key_epoch": epoch, "require_encryption": false,
+        "rotate_on_join": false, "join_policy": "open", "created_at": "2026-01-31T12:00:00.000Z",
+        "last_seq": last_seq, "member_count": 1, "members": [],
+    });
+    Ok(RawValue::from_string(info.to_string()).unwrap())
+}
+
+#[test]
+fn nothing_is_said_in_a_session_before_it_is_known_whether_it_is_encrypted() {
+    let says = |party: &Party| party.core.seal(S, &ClientId("m".into()), "x", &mut rand::rng());
+    let joined = |party: &mut Party| {
+        let me = party.core.me();
+        let what = Happening::MemberJoined(MemberJoined { user_id: me, role: Role::Member });
+        party.core.event(event(5, what))
+    };
+    for (epoch, then) in [(None, CannotSeal::NotEncrypted), (Some(1), CannotSeal::NoKey(KeyEpoch(1)))] {
+        let mut alice = Party::new(0);
+        assert_eq!(says(&alice), Err(CannotSeal::NotInSession));
+        assert!(matches!(requests(&joined(&mut alice))[..], [Request::GetSessionInfo(_)]));
+        assert_eq!(says(&alice), Err(CannotSeal::Unknown));
+        let again = alice.core.replied(Purpose::Learn(S), Err(ClientError::Timeout));
+        assert!(matches!(requests(&again)[..], [Request::GetSessionInfo(_)]));
+        assert_eq!(says(&alice), Err(CannotSeal::Unknown));
+        alice.core.replied(Purpose::Learn(S), info(5, epoch));
+        assert_eq!(says(&alice), Err(then));
+    }
+    // An answer that was on its way while encryption was switched on says what was true before.
+    let mut alice = Party::new(0);
+    joined(&mut alice);
+    alice.core.event(event(6, Happening::SessionE2eeChanged(SessionE2eeChanged { e2ee_on: true })));
+    alice.core.event(rotated(7, 1, None));
+    alice.core.replied(Purpose::Learn(S), info(5, None));
+    assert_eq!(says(&alice), Err(CannotSeal::NoKey(KeyEpoch(1))));
+}

@@ -12,7 +12,7 @@ use super::e2ee::{Asking, News};
 use super::identity::Identity;
 use super::profile::Profile;
 use super::secret::Secret;
-use super::{Client, ClientConfig, ClientError, Connection, ConnectionOptions, NewsStream};
+use super::{Client, ClientConfig, ClientError, Connection, ConnectionOptions, HttpClient, NewsStream, Servers};
 use crate::protocol::{Happening, Ping, ServerFrame, UserId};
 use script::{ME, Node, Peer, S};
 
@@ -24,9 +24,13 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn start(node: &Node) -> (Client, NewsStream) {
+    start_at(node.address())
+}
+
+fn start_at(servers: impl Into<Servers>) -> (Client, NewsStream) {
     let identity = Arc::new(Identity::generate(2048, &mut rand::rng()).unwrap());
     let me: UserId = ME.parse().unwrap();
-    Client::start(ClientConfig::new(node.address(), me, Secret::new("token".to_owned())), Profile::in_memory(identity))
+    Client::start(ClientConfig::new(servers, me, Secret::new("token".to_owned())), Profile::in_memory(identity))
 }
 
 async fn seqs(news: &mut NewsStream, count: usize) -> Vec<u64> {
@@ -133,6 +137,76 @@ async fn after_a_restart_of_the_node_the_client_goes_on_where_it_was() {
     );
     assert_eq!(seqs(&mut news, 1).await, [3], "what comes twice is told once");
     drop(client);
+}
+
+#[tokio::test]
+async fn when_a_node_is_gone_the_client_goes_on_at_another_where_it_was() {
+    let (going, staying) = (Node::bind().await, Node::bind().await);
+    let (_client, mut news) = start_at(Servers::new(going.address(), [staying.address()]));
+    let mut peer = going.accept().await;
+    welcome(&mut peer, 1, 1).await;
+    peer.role_changed(1).await;
+    assert_eq!(seqs(&mut news, 1).await, [1]);
+    drop((going, peer));
+
+    let mut peer = staying.accept().await;
+    let resumed = welcome(&mut peer, 2, 2).await;
+    assert_eq!(resumed, json!({"cursors": {S: {"seq": 1, "log": "the-log"}}}));
+    peer.role_changed(2).await;
+    assert_eq!(seqs(&mut news, 1).await, [2]);
+    drop(peer);
+    // Only the connection broke: the same node again, and the one that is gone is not asked.
+    welcome(&mut staying.accept().await, 2, 3).await;
+}
+
+#[tokio::test]
+async fn a_node_that_sends_its_clients_away_is_left_for_another_though_it_still_listens() {
+    let (first, second) = (Node::bind().await, Node::bind().await);
+    let (_client, mut news) = start_at(Servers::new(first.address(), [second.address()]));
+    let mut peer = first.accept().await;
+    welcome(&mut peer, 0, 1).await;
+    peer.event(&json!({"type": "GoingAway", "body": {"reconnect_after_ms": 1}})).await;
+    peer.close(4005).await;
+    hears(&mut news, |news| matches!(news, News::Disconnected)).await;
+    let mut peer = second.accept().await;
+    // It refuses for now: back to the first.
+    let (id, _) = peer.request("authenticate").await;
+    peer.refuse(id, "rate_limited").await;
+    welcome(&mut first.accept().await, 0, 1).await;
+    hears(&mut news, |news| matches!(news, News::Connected { .. })).await;
+}
+
+#[tokio::test]
+async fn http_calls_go_to_an_address_that_can_be_reached() {
+    let gone = Node::bind().await.address();
+    let node = Node::bind().await;
+    let http = HttpClient::new(Servers::new(gone, [node.address()]));
+    let (page, request) = in_time(async { tokio::join!(http.page("/readyz"), node.answer_a_call()) }).await;
+    assert_eq!(page.unwrap(), (200, "ok".to_owned()));
+    assert!(request.starts_with("GET /readyz ") && request.contains(&node.address().authority()), "{request}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_connection_is_not_said_in_the_clear_if_the_session_became_encrypted_meanwhile() {
+    let node = Node::bind().await;
+    let (client, mut news) = start(&node);
+    let mut peer = node.accept().await;
+    welcome(&mut peer, 0, 1).await;
+    hears(&mut news, |news| matches!(news, News::Connected { .. })).await;
+    drop(peer);
+    hears(&mut news, |news| matches!(news, News::Disconnected)).await;
+    let saying = client.say(S.parse().unwrap(), "a secret");
+    let serving = async {
+        let mut peer = node.accept().await;
+        peer.authenticated_in(0, Some(1)).await;
+        let (id, _) = peer.request("resume").await;
+        peer.reply(id, &json!({"sessions": [{"session_id": S, "from_seq": 1}], "gone": []})).await;
+        peer.request("fetch_room_keys").await
+    };
+    tokio::select! {
+        said = saying => panic!("nobody answered: {said:?}"),
+        _ = in_time(serving) => {}
+    }
 }
 
 #[tokio::test]

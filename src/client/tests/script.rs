@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -38,6 +39,17 @@ impl Node {
     pub(super) async fn accept(&self) -> Peer {
         let (socket, _) = in_time(self.listener.accept()).await.unwrap();
         Peer(in_time(tokio_tungstenite::accept_hdr_async(socket, speak_version_1)).await.unwrap())
+    }
+
+    /// Answers one call with "ok", and tells its head.
+    pub(super) async fn answer_a_call(&self) -> String {
+        let (mut socket, _) = self.listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        String::from_utf8(head).unwrap()
     }
 }
 
@@ -87,12 +99,17 @@ impl Peer {
         self.event(&role_changed(seq)).await;
     }
 
-    /// Answers `authenticate` for a user who is in S.
+    /// Answers `authenticate` for a user who is in S, which is plain.
     pub(super) async fn authenticated(&mut self, last_seq: u64) {
+        self.authenticated_in(last_seq, None).await;
+    }
+
+    /// The same where S is encrypted with this epoch, whose key the user does not have.
+    pub(super) async fn authenticated_in(&mut self, last_seq: u64, key_epoch: Option<u64>) {
         let (id, body) = self.request("authenticate").await;
         assert_eq!(body, json!({"token": "token"}));
         let session = json!({
-            "session_id": S, "e2ee_on": false, "has_key": false, "role": "owner",
+            "session_id": S, "e2ee_on": key_epoch.is_some(), "key_epoch": key_epoch, "has_key": false, "role": "owner",
             "first_seq": 1, "last_seq": last_seq, "acked_seq": 0, "log": "the-log",
         });
         let limits = json!({"frame_bytes": 1048576, "requests_in_flight": 64, "requests_per_s": 5000});

@@ -9,6 +9,7 @@ pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod screen;
 pub(crate) mod sessions;
 pub(crate) mod ws;
 

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     AlterText,
     /// It is under another name.
     AlterSender,
+    /// Before the first `Msg`: all connections are cut, whenever so many answers have gone through.
+    CutAt(&'static [u64]),
 }
 
 /// How many messages pass before the fault.
@@ -36,6 +38,10 @@ struct Shared {
     upstream: SocketAddr,
     fault: Fault,
     passed: u64,
+    /// Heads and frames that went through to clients.
+    answers: u64,
+    /// How often all connections were cut by the fault.
+    cuts: usize,
     /// Ends the connections that there are.
     cut: watch::Sender<()>,
 }
@@ -52,7 +58,14 @@ impl Proxy {
     pub(crate) async fn start(upstream: SocketAddr, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Mutex::new(Shared { upstream, fault, passed: 0, cut: watch::Sender::new(()) }));
+        let shared = Arc::new(Mutex::new(Shared {
+            upstream,
+            fault,
+            passed: 0,
+            answers: 0,
+            cuts: 0,
+            cut: watch::Sender::new(()),
+        }));
         let listening = tokio::spawn(listen(listener, Arc::clone(&shared)));
         Self { address, shared, listening }
     }
@@ -71,6 +84,11 @@ impl Proxy {
     /// Messages that went through to members so far.
     pub(crate) fn passed(&self) -> u64 {
         self.shared.lock().expect("no panic").passed
+    }
+
+    /// How often all connections were cut by the fault.
+    pub(crate) fn cuts(&self) -> usize {
+        self.shared.lock().expect("no panic").cuts
     }
 
     /// Whether the fault has happened.
@@ -123,6 +141,7 @@ async fn inward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Mutex<
         {
             in_frames = bytes.starts_with(b"HTTP/1.1 101");
             is_http = !in_frames;
+            answer(shared);
             out.extend(bytes.drain(..end));
         }
         if is_http {
@@ -130,6 +149,7 @@ async fn inward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Mutex<
         }
         while in_frames && let Some((frame, len)) = ws::parse(&bytes) {
             let raw: Vec<u8> = bytes.drain(..len).collect();
+            answer(shared);
             if frame.payload.starts_with(br#"{"type":"Msg""#) {
                 out.extend(message(&frame.payload, raw, &mut held, shared));
             } else {
@@ -139,6 +159,19 @@ async fn inward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Mutex<
         if to.write_all(&out).await.is_err() || from.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
             return;
         }
+    }
+}
+
+/// An answer goes through, or does not any more.
+fn answer(shared: &Mutex<Shared>) {
+    let mut shared = shared.lock().expect("no panic");
+    shared.answers += 1;
+    if let Fault::CutAt(places) = shared.fault
+        && shared.passed == 0
+        && places.contains(&shared.answers)
+    {
+        shared.cuts += 1;
+        shared.cut.send_replace(());
     }
 }
 
@@ -160,7 +193,7 @@ fn message(payload: &[u8], raw: Vec<u8>, held: &mut Option<Vec<u8>>, shared: &Mu
         ws::server_frame(0x80 | ws::TEXT, altered.as_bytes())
     };
     match shared.fault {
-        Fault::Nothing => raw,
+        Fault::Nothing | Fault::CutAt(_) => raw,
         Fault::Drop => Vec::new(),
         Fault::Duplicate => raw.repeat(2),
         Fault::Swap => {

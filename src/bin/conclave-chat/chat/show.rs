@@ -15,7 +15,7 @@ impl Chat {
                 self.learn(&event).await;
                 self.show_event(&event).await;
             }
-            News::Connected { sessions } => {
+            News::Connected { sessions, .. } => {
                 for session in sessions {
                     self.add_room(session.session_id, session.name.as_deref(), session.e2ee_on);
                 }
@@ -160,7 +160,7 @@ impl Chat {
     }
 
     fn is_member(&self, session_id: SessionId) -> bool {
-        self.client.with_core(|core| core.encryption(session_id).is_some())
+        self.client.with_core(|core| core.is_member(session_id))
     }
 
     async fn by(&self, who: Option<UserId>) -> String {

@@ -138,6 +138,8 @@ impl State {
         if self.serving {
             self.resume(who, outgoing);
         } else {
+            (connection.attempt, connection.call_again) = (0, None);
+            (connection.dialled, connection.lost) = (None, None);
             connection.named_sessions =
                 sessions.into_iter().map(|Named { session_id, role }| (session_id, role)).collect();
             self.enter(who, Phase::Idle);
@@ -236,18 +238,14 @@ impl State {
             return;
         }
         self.take_back(who);
-        if !self.serving {
-            self.enter(who, Phase::Absent);
-            self.fatal.get_or_insert_with(|| why.to_owned());
-            return;
-        }
-        if phase == Phase::Live {
+        if matches!(phase, Phase::Live | Phase::Idle) {
             self.tally.reconnects += 1;
             self.measures.reconnected();
             if !self.settings.expect_restarts {
                 self.fail(why);
             }
         }
+        why.clone_into(&mut self.trouble);
         self.enter(who, Phase::Waiting);
         let (first, most) = AGAIN_AFTER_US;
         let connection = &mut self.connections[who];
@@ -272,7 +270,7 @@ impl State {
         self.enter(who, Phase::GivenUp);
         self.fail(why);
         if !self.serving {
-            self.fatal.get_or_insert_with(|| why.to_owned());
+            self.fatal.get_or_insert_with(|| format!("{why} (last: {})", self.trouble));
         }
     }
 

@@ -137,13 +137,16 @@ pub(crate) struct State {
     pub(crate) tally: Tally,
     /// Why the run cannot go on.
     pub(crate) fatal: Option<String>,
+    /// Why a connection was lost last; empty if none was.
+    pub(crate) trouble: String,
     pub(super) texts: Texts,
     pub(super) nodes: Vec<String>,
     pub(super) pace: Option<Pace>,
     pub(super) schedule: Option<Schedule>,
     /// Messages that were neither acknowledged nor turned away.
     pub(super) open: u64,
-    /// Connections that come back by themselves; before, one that ends is fatal.
+    /// Connections resume when they have authenticated; before, they wait for that. Before, one that cannot come back is
+    /// fatal.
     pub(super) serving: bool,
     pub(super) to_dial: BinaryHeap<Reverse<(u64, usize)>>,
     pub(super) in_progress: usize,
@@ -168,6 +171,7 @@ impl State {
             measures: Measures::new(),
             tally: Tally::default(),
             fatal: None,
+            trouble: String::new(),
             texts: Texts::new(settings.payload),
             nodes: Vec::new(),
             pace: None,

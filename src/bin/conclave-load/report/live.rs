@@ -11,7 +11,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::model::Second;
 use super::quantity::{count, micros, real, seconds};
 
-const TEMPLATE: &str = "{prefix:>10} {bar:24.cyan/dim} {msg}";
+/// Terminals of at least so many columns have room for a bar.
+const WIDE: u16 = 120;
+const TEMPLATE: &str = "{prefix:>10} {bar:24.cyan/dim} {wide_msg}";
+const NARROW_TEMPLATE: &str = "{prefix}: {wide_msg}";
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -63,7 +66,9 @@ impl Live {
     fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
+            let is_wide = rustix::termios::tcgetwinsize(std::io::stderr()).is_ok_and(|size| size.ws_col >= WIDE);
+            let template = if is_wide { TEMPLATE } else { NARROW_TEMPLATE };
+            let style = ProgressStyle::with_template(template).expect("the template is well-formed");
             bar.set_style(style.progress_chars("━╸─"));
             bar.set_prefix(what);
             bar
@@ -112,7 +117,8 @@ fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `12 s of 30 s · 4,000 acked/s · 1,200,000 delivered/s · p50 1.20 ms · p99 8.40 ms · no errors`
+/// `12 s of 30 s · no errors · 4,000 acked/s · 1,200,000 delivered/s · p50 1.20 ms · p99 8.40 ms`: what matters most first,
+/// since a narrow terminal cuts the rest.
 fn moment_line(elapsed: Duration, length: Duration, moment: &Moment) -> String {
     let latency = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| micros(value as f64));
     let errors = match moment.errors {
@@ -121,7 +127,7 @@ fn moment_line(elapsed: Duration, length: Duration, moment: &Moment) -> String {
         number => format!("{} errors", count(number)),
     };
     format!(
-        "{} of {} · {} acked/s · {} delivered/s · p50 {} · p99 {} · {errors}",
+        "{} of {} · {errors} · {} acked/s · {} delivered/s · p50 {} · p99 {}",
         seconds(elapsed.as_secs() as f64),
         seconds(length.as_secs_f64()),
         real(moment.acknowledged_per_s),
@@ -146,7 +152,7 @@ mod tests {
         };
         assert_eq!(
             moment_line(Duration::from_millis(12_400), Duration::from_secs(30), &moment),
-            "12 s of 30 s · 49.9 acked/s · 49,900 delivered/s · p50 1.20 ms · p99 8.40 ms · 1,200 errors"
+            "12 s of 30 s · 1,200 errors · 49.9 acked/s · 49,900 delivered/s · p50 1.20 ms · p99 8.40 ms"
         );
     }
 
@@ -154,7 +160,7 @@ mod tests {
     fn a_second_without_messages_has_no_percentiles() {
         assert_eq!(
             moment_line(Duration::from_secs(1), Duration::from_secs(90), &Moment::default()),
-            "1 s of 1 min 30 s · 0 acked/s · 0 delivered/s · p50 – · p99 – · no errors"
+            "1 s of 1 min 30 s · no errors · 0 acked/s · 0 delivered/s · p50 – · p99 –"
         );
     }
 }

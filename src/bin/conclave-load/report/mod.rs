@@ -9,7 +9,7 @@ mod headline;
 pub(crate) mod html;
 pub(crate) mod live;
 pub(crate) mod model;
-mod quantity;
+pub(crate) mod quantity;
 #[cfg(test)]
 mod sample;
 pub(crate) mod table;
@@ -19,12 +19,27 @@ pub(crate) mod verdict;
 
 use std::path::Path;
 
+use anyhow::Context;
+
 pub(crate) use compare::compare;
 
-/// A report in a file as text, or as a page in another file.
-pub(crate) fn render(report: &Path, html: Option<&Path>) -> anyhow::Result<String> {
+/// A report in a file as text, or as a page in another file, or its plots as files in a folder; tells what to print.
+pub(crate) fn render(report: &Path, html: Option<&Path>, svg: Option<&Path>) -> anyhow::Result<String> {
     let report = file::read(report)?;
-    let Some(place) = html else { return Ok(table::table(&report)) };
-    file::write(place, html::page(&report).as_bytes())?;
-    Ok(String::new())
+    if html.is_none() && svg.is_none() {
+        return Ok(table::table(&report));
+    }
+    if let Some(place) = html {
+        file::write(place, html::page(&report).as_bytes())?;
+    }
+    let mut written = String::new();
+    if let Some(folder) = svg {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        for html::Drawing { file_name, svg } in html::drawings(&report) {
+            let place = folder.join(file_name);
+            file::write(&place, svg.as_bytes())?;
+            written.push_str(&format!("{}\n", place.display()));
+        }
+    }
+    Ok(written)
 }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// The format that this program writes, and the only one that it reads.
 pub(crate) const FORMAT: u32 = 1;
 
+/// The most sessions that a report names. Of more, those that waited longest; all others waited no longer than the last
+/// of these.
+pub(crate) const MOST_SESSIONS: usize = 1000;
+
 /// One run of one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +47,9 @@ pub(crate) struct Report {
     /// The longest that any message waited from when it was due until it was acknowledged: for who sent it, the server
     /// was not there.
     pub(crate) longest_without_service_ms: Option<f64>,
+    /// The sessions that waited longest, the worst first: [`MOST_SESSIONS`] of them, or all if there were no more.
+    #[serde(default)]
+    pub(crate) sessions: Vec<SessionWait>,
     /// Whether it was stopped before its time: the figures are of what was measured until then.
     pub(crate) interrupted: bool,
     /// What else went wrong, so that the run did not pass, one sentence each.
@@ -196,6 +203,19 @@ pub(crate) struct Second {
     pub(crate) ack_p99_us: Option<u64>,
     pub(crate) delivery_p50_us: Option<u64>,
     pub(crate) delivery_p99_us: Option<u64>,
+}
+
+/// How long one session waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SessionWait {
+    /// As the server knows it.
+    pub(crate) session_id: String,
+    /// The longest that a message of it waited from when it was due until it was acknowledged, or until the run's end if
+    /// it never was.
+    pub(crate) longest_wait_us: u64,
+    /// Its messages that were acknowledged.
+    pub(crate) acknowledged: u64,
 }
 
 /// What a server's process used while it was measured.

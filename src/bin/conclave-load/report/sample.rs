@@ -61,6 +61,11 @@ pub(crate) fn seeded(seed: u64, factor: f64) -> Report {
         deliveries_per_cpu_s: Some(120_000.0),
         tester: Tester { cpu_share: 0.42, pacing_lag_p99_us: Some(310), is_bottleneck: false, why: None },
         longest_without_service_ms: Some(12.0),
+        sessions: vec![SessionWait {
+            session_id: "0198c0de-0000-7000-8000-000000000001".to_owned(),
+            longest_wait_us: 12_000,
+            acknowledged: 1500,
+        }],
         interrupted: false,
         failures: Vec::new(),
         notes: Vec::new(),

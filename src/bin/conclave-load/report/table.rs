@@ -19,6 +19,13 @@ pub(crate) fn table(report: &Report) -> String {
     if let Some(rate) = report.deliveries_per_cpu_s {
         text.push_str(&format!("{} deliveries for each second of the servers' processor time.\n", real(rate)));
     }
+    if let Some(worst) = report.sessions.first() {
+        text.push_str(&format!(
+            "The session that waited longest: {}, {} from due to acknowledged.\n",
+            worst.session_id,
+            micros(worst.longest_wait_us as f64)
+        ));
+    }
     for line in report.notes.iter().chain([&of_the_tester(report)]) {
         text.push_str(&format!("{line}\n"));
     }

@@ -19,15 +19,16 @@ const MOST_ROTATIONS: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) user_id: UserId,
-    pub(super) endpoint: usize,
+    /// The node that it is on, or was last.
+    pub(super) node: String,
     pub(super) connected: bool,
     /// Is about to be put out: says nothing.
     pub(super) leaving: bool,
     /// Messages under way.
     pub(super) busy: u32,
     pub(super) stays: Vec<Stay>,
-    /// Sessions of an earlier run, and whether they are this user's own.
-    pub(super) old: Vec<(SessionId, bool)>,
+    /// Sessions of an earlier run, and whether they are this user's own: those that there are at the first connection.
+    pub(super) old: Option<Vec<(SessionId, bool)>>,
 }
 
 /// What a member has to do about what came.
@@ -112,11 +113,14 @@ impl Book {
     /// A member hears something.
     pub(super) fn hear(&mut self, member: usize, news: News) -> Option<Todo> {
         match news {
-            News::Connected { sessions } => {
-                if !std::mem::replace(&mut self.members[member].connected, true) && !self.serving {
+            News::Connected { node, sessions } => {
+                self.members[member].node = node;
+                let me = &mut self.members[member];
+                me.connected = true;
+                if me.old.is_none() {
                     self.old.extend(sessions.iter().map(|session| session.session_id));
                     let old = sessions.iter().map(|session| (session.session_id, session.role == Role::Owner));
-                    self.members[member].old = old.collect();
+                    me.old = Some(old.collect());
                 }
             }
             News::Event(event) => self.event(member, &event),
@@ -230,7 +234,7 @@ impl Book {
         let Some(source) = self.check(session, message) else { return };
         self.ledger.seen(session, seq, source);
         let sender = self.speakers[source.speaker as usize];
-        let same = self.members[sender].endpoint == self.members[member].endpoint;
+        let same = self.members[sender].node == self.members[member].node;
         self.measures.delivered(source.due, self.clock.now(), same);
     }
 

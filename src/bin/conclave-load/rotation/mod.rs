@@ -27,12 +27,12 @@ use tokio::time::{Instant, sleep};
 use crate::arguments::Rotation;
 use crate::engine::Pace;
 use crate::report::live::{Live, Moment};
-use crate::run::{Outcome, tell_waits};
+use crate::run::Outcome;
 use crate::sampling::Sampling;
-use crate::target::Endpoint;
 use crate::users::{self, Keys};
 use crate::verify::Past;
-use crate::{setup, stop};
+use crate::waits::Waits;
+use crate::{setup, stop, target};
 
 use book::Book;
 use people::People;
@@ -85,18 +85,18 @@ pub(crate) fn run(options: &Rotation) -> Result<Outcome> {
 
 async fn go(options: &Rotation) -> Result<Outcome> {
     let Rotation { common, sessions, members, .. } = options;
-    let endpoints: Vec<Endpoint> = common.urls.iter().map(|url| Endpoint::resolve(url)).collect::<Result<_>>()?;
+    let endpoints = target::endpoints(common)?;
     setup::knock(&endpoints)?;
     let mut sampling = Sampling::start(&common.server_pids)?;
-    let users = users::ready(&common.users, &endpoints[0], Keys::Own, sessions * members).await?;
+    let users = users::ready(common, &endpoints, Keys::Own, sessions * members).await?;
     let shared = Shared(Arc::new(Mutex::new(Book::new(
         &format!("{:08x}", rand::random::<u32>()),
         common.payload,
         common.expect_restarts,
     ))));
-    let people = People::connect(&shared, &users, &endpoints, common.patience).await?;
+    let people = People::connect(&shared, &users, &endpoints, common).await?;
     people.clear_away(&shared).await?;
-    let rooms = people.make_rooms(&shared, *members, common.patience).await?;
+    let rooms = people.make_rooms(&shared, *members).await?;
 
     shared.book().serving = true;
     let people = Arc::new(people);
@@ -242,7 +242,8 @@ fn conclude(
     }
     faults.into_iter().for_each(|faults| book.ledger.add(faults));
     let now = book.clock.now();
-    let mut waits = book.ledger.longest_waits(now);
+    let services = book.ledger.services(now);
+    let sessions = Waits::new(rooms.iter().map(|room| (room.id.to_string(), services[room.number as usize])));
     let in_doubt = book.tally.sent - book.tally.acknowledged - book.tally.turned_away;
     let mut notes = vec![format!(
         "{} sessions; room keys were replaced {} times, and {} memberships ended and began again",
@@ -250,7 +251,7 @@ fn conclude(
         book.rotated(),
         book.changes
     )];
-    notes.push(tell_waits(&mut waits));
+    notes.push(sessions.tell());
     book.measures.add_up();
     let counts = book.tally.counts(book.ledger.faults(), in_doubt, expected, expect_restarts);
     Outcome {
@@ -258,10 +259,13 @@ fn conclude(
         measures: std::mem::replace(&mut book.measures, crate::measures::Measures::new()),
         servers: sampling.servers(),
         share_of_a_core: sampling.share_of_a_core(),
+        share_without_a_core: sampling.share_without_a_core(),
         seconds,
-        longest_wait_us: waits.last().copied(),
+        sessions,
         failures: std::mem::take(&mut book.tally.failures).into_iter().collect(),
         notes,
         interrupted: stop::asked(),
+        storms: 0,
+        is_full: false,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conclave::client::profile::Profile;
-use conclave::client::{Client, ClientConfig, ClientError, NewsStream};
+use conclave::client::{Client, ClientConfig, ClientError, ConnectionOptions, NewsStream};
 use conclave::protocol::{DeleteSession, ErrorCode, KickUser};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,18 +13,21 @@ use tokio::time::sleep;
 
 use super::book::{Member, Todo};
 use super::{Room, Shared};
-use crate::arguments::Rotation;
+use crate::arguments::{Common, Rotation};
+use crate::persist::{done, persist};
 use crate::stop;
-use crate::target::Endpoint;
+use crate::target::{self, Endpoint};
 use crate::users::User;
 
-/// How often something is tried while the server is only busy.
-const ATTEMPTS: u32 = 20;
 /// How long a member who was put out stays away.
 const AWAY: Duration = Duration::from_millis(300);
 
 /// The members' clients, by number.
-pub(super) struct People(Vec<Client>);
+pub(super) struct People {
+    clients: Vec<Client>,
+    /// How long what the server cannot do now is tried.
+    patience: Duration,
+}
 
 impl People {
     /// Starts a client for each user, and waits until all are connected.
@@ -32,36 +35,37 @@ impl People {
         shared: &Shared,
         users: &[User],
         endpoints: &[Endpoint],
-        patience: Duration,
+        common: &Common,
     ) -> Result<Self> {
+        let (patience, trust) = (common.patience, target::trust(common)?);
         let mut clients = Vec::with_capacity(users.len());
         for (number, user) in users.iter().enumerate() {
-            let endpoint = number % endpoints.len();
             let config = ClientConfig {
                 key_patience: patience,
-                ..ClientConfig::new(endpoints[endpoint].server.clone(), user.user_id, user.token.clone())
+                options: ConnectionOptions { tls: Some(Arc::clone(&trust)), ..ConnectionOptions::default() },
+                ..ClientConfig::new(target::servers(endpoints, number)?, user.user_id, user.token.clone())
             };
             shared.book().members.push(Member {
                 user_id: user.user_id,
-                endpoint,
+                node: String::new(),
                 connected: false,
                 leaving: false,
                 busy: 0,
                 stays: Vec::new(),
-                old: Vec::new(),
+                old: None,
             });
             let (client, news) = Client::start(config, Profile::in_memory(Arc::new(user.identity()?)));
-            tokio::spawn(listen(number, client.clone(), news, shared.clone()));
+            tokio::spawn(listen(number, client.clone(), news, shared.clone(), patience));
             clients.push(client);
         }
         let all = |book: &mut super::Book| book.members.iter().all(|member| member.connected) || stop::asked();
         ensure!(shared.until(patience, all).await, "not all members could connect");
         ensure!(!stop::asked(), "stopped while connecting");
-        Ok(Self(clients))
+        Ok(Self { clients, patience })
     }
 
     pub(super) fn client(&self, member: usize) -> &Client {
-        &self.0[member]
+        &self.clients[member]
     }
 
     /// Clears away what earlier runs of these users left behind.
@@ -69,16 +73,18 @@ impl People {
         let old = |own: bool| -> Vec<_> {
             let book = shared.book();
             let members = book.members.iter().enumerate();
-            let of =
-                |(number, member): (usize, &Member)| member.old.iter().map(|old| (number, *old)).collect::<Vec<_>>();
+            let of = |(number, member): (usize, &Member)| {
+                member.old.iter().flatten().map(|old| (number, *old)).collect::<Vec<_>>()
+            };
             members.flat_map(of).filter(|(_, (_, is_own))| *is_own == own).collect()
         };
         for (member, (session_id, _)) in old(true) {
-            persist(|| self.0[member].call(DeleteSession { session_id })).await.context("an old session")?;
+            let deleted = persist(self.patience, || self.clients[member].call(DeleteSession { session_id })).await;
+            done(deleted.map(drop), ErrorCode::NotFound).context("an old session")?;
         }
         for (member, (session_id, _)) in old(false) {
             // With its owner's sessions it may have been deleted just now.
-            match persist(|| self.0[member].leave(session_id, true)).await {
+            match persist(self.patience, || self.clients[member].leave(session_id, true)).await {
                 Err(error) if error.code().is_none() => return Err(error).context("an old session"),
                 Ok(()) | Err(_) => {}
             }
@@ -87,11 +93,11 @@ impl People {
     }
 
     /// Makes encrypted sessions of so many members each, and waits until everybody is in.
-    pub(super) async fn make_rooms(&self, shared: &Shared, members: usize, patience: Duration) -> Result<Vec<Room>> {
+    pub(super) async fn make_rooms(&self, shared: &Shared, members: usize) -> Result<Vec<Room>> {
         let mut rooms = Vec::new();
-        for first in (0..self.0.len()).step_by(members) {
+        for first in (0..self.clients.len()).step_by(members) {
             let owner = self.client(first);
-            let created = persist(|| owner.create_session(Some("load"), Vec::new(), true)).await;
+            let created = persist(self.patience, || owner.create_session(Some("load"), Vec::new(), true)).await;
             let id = created.context("no session could be made")?.session_id;
             let members: Vec<usize> = (first..first + members).collect();
             let (number, speakers) = {
@@ -106,12 +112,13 @@ impl People {
             };
             for &member in &members[1..] {
                 let user_id = self.client(member).me();
-                persist(|| owner.invite(id, user_id)).await.context("nobody could be invited")?;
+                let asked = persist(self.patience, || owner.invite(id, user_id)).await;
+                done(asked, ErrorCode::AlreadyExists).context("nobody could be invited")?;
             }
             rooms.push(Room { id, number, members, speakers });
         }
         let all_in = |book: &mut super::Book| (0..book.members.len()).all(|member| book.stay(member).is_some());
-        ensure!(shared.until(patience, all_in).await, "not all who were invited became members");
+        ensure!(shared.until(self.patience, all_in).await, "not all who were invited became members");
         Ok(rooms)
     }
 
@@ -125,13 +132,13 @@ impl People {
             }
         }
         let mut closing = JoinSet::new();
-        self.0.iter().for_each(|client| drop(closing.spawn(client.clone().close())));
+        self.clients.iter().for_each(|client| drop(closing.spawn(client.clone().close())));
         let _ = tokio::time::timeout(Duration::from_secs(5), closing.join_all()).await;
     }
 }
 
 /// Writes a member's news in the book, and does what they ask for.
-async fn listen(number: usize, client: Client, mut news: NewsStream, shared: Shared) {
+async fn listen(number: usize, client: Client, mut news: NewsStream, shared: Shared, patience: Duration) {
     while let Some(news) = news.next().await {
         let todo = shared.book().hear(number, news);
         match todo {
@@ -139,7 +146,7 @@ async fn listen(number: usize, client: Client, mut news: NewsStream, shared: Sha
                 let (client, shared) = (client.clone(), shared.clone());
                 // Beside the reading: whoever waits for a reply must not stop the news.
                 tokio::spawn(async move {
-                    match persist(|| client.answer_invitation(session_id, inviter_id, true)).await {
+                    match persist(patience, || client.answer_invitation(session_id, inviter_id, true)).await {
                         // An old one, or one that was told again after it was accepted.
                         Ok(()) | Err(ClientError::Refused(_) | ClientError::Stopped) => {}
                         Err(error) => shared.book().tally.fail(&format!("an invitation was not accepted: {error}")),
@@ -148,25 +155,6 @@ async fn listen(number: usize, client: Client, mut news: NewsStream, shared: Sha
             }
             None => {}
         }
-    }
-}
-
-/// Repeats something while the server is only busy or away.
-async fn persist<T, F: Future<Output = Result<T, ClientError>>>(call: impl Fn() -> F) -> Result<T, ClientError> {
-    for attempt in 1..ATTEMPTS {
-        match call().await {
-            Err(error) if error.retryable() => sleep(Duration::from_millis(50 << attempt.min(5))).await,
-            outcome => return outcome,
-        }
-    }
-    call().await
-}
-
-/// What a request that was repeated without knowing whether it had been done is refused with if it had.
-fn done(outcome: Result<(), ClientError>, if_done: ErrorCode) -> Result<(), ClientError> {
-    match outcome {
-        Err(error) if error.code() == Some(if_done) => Ok(()),
-        outcome => outcome,
     }
 }
 
@@ -267,16 +255,16 @@ impl Change {
         let people = Arc::clone(&self.people);
         let (client, owner) = (people.client(member), people.client(self.room.members[0]));
         let gone = if by_themselves {
-            persist(|| client.leave(session_id, false)).await
+            persist(self.patience, || client.leave(session_id, false)).await
         } else {
-            persist(|| owner.call(KickUser { session_id, user_id })).await.map(drop)
+            persist(self.patience, || owner.call(KickUser { session_id, user_id })).await.map(drop)
         };
         done(gone, ErrorCode::NotAMember).map_err(|error| format!("a membership could not be ended: {error}"))?;
         if !self.shared.until(self.patience, |book| book.stay(member).is_none()).await {
             return Err("a member was not told of its own leaving".to_owned());
         }
         self.wait(AWAY).await;
-        let asked = persist(|| owner.invite(session_id, user_id)).await;
+        let asked = persist(self.patience, || owner.invite(session_id, user_id)).await;
         done(asked, ErrorCode::AlreadyExists)
             .map_err(|error| format!("a member could not be asked in again: {error}"))?;
         if !self.shared.until(self.patience, |book| book.stay(member).is_some()).await {

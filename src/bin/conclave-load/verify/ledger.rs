@@ -1,6 +1,7 @@
 //! What was said and what became of it, over all sessions of a run.
 //!
-//! It grows with each message (some 40 bytes); whoever runs for hours makes a new one now and then.
+//! It grows with each message (some 40 bytes) until it has been compared with the histories; who runs for hours makes a
+//! new one then.
 
 use std::collections::HashMap;
 
@@ -44,8 +45,16 @@ struct Session {
     speakers: Vec<u32>,
     /// What was seen from `base + 1` on.
     seen: Vec<Entry>,
-    /// The longest time between due and acknowledged.
-    longest_wait: u64,
+    /// Of its messages that were acknowledged.
+    service: Service,
+}
+
+/// How a session was served, as those who spoke in it felt it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// The longest that a message waited from when it was due until it was acknowledged, in microseconds.
+    pub(crate) longest_wait: u64,
+    pub(crate) acknowledged: u64,
 }
 
 /// What a message says of itself, as it came or as the history has it.
@@ -92,7 +101,7 @@ impl Ledger {
 
     /// Adds a session whose last event so far is `base`.
     pub(crate) fn add_session(&mut self, base: u64) -> u32 {
-        self.sessions.push(Session { base, speakers: Vec::new(), seen: Vec::new(), longest_wait: 0 });
+        self.sessions.push(Session { base, speakers: Vec::new(), seen: Vec::new(), service: Service::default() });
         (self.sessions.len() - 1) as u32
     }
 
@@ -139,10 +148,11 @@ impl Ledger {
         if said.seq != 0 && said.seq != seq {
             self.faults.disordered += 1;
         }
+        let service = &mut self.sessions[speaker.session as usize].service;
+        service.acknowledged += u64::from(said.seq == 0);
         said.seq = seq;
         let waited = now.saturating_sub(said.due);
-        let session = &mut self.sessions[speaker.session as usize];
-        session.longest_wait = session.longest_wait.max(waited);
+        service.longest_wait = service.longest_wait.max(waited);
         waited
     }
 
@@ -254,15 +264,14 @@ impl Ledger {
         self.faults
     }
 
-    /// For each session, the longest that a message of it waited from when it was due until it was acknowledged, or
-    /// until `now`.
-    pub(crate) fn longest_waits(&self, now: u64) -> Vec<u64> {
-        let mut waits: Vec<u64> = self.sessions.iter().map(|session| session.longest_wait).collect();
+    /// How each session was served until `now`: what has no answer by then counts for the wait.
+    pub(crate) fn services(&self, now: u64) -> Vec<Service> {
+        let mut services: Vec<Service> = self.sessions.iter().map(|session| session.service).collect();
         for speaker in &self.speakers {
-            let wait = &mut waits[speaker.session as usize];
+            let wait = &mut services[speaker.session as usize].longest_wait;
             let open = speaker.said.iter().filter(|said| said.seq == 0).map(|said| now.saturating_sub(said.due));
             *wait = open.fold(*wait, u64::max);
         }
-        waits
+        services
     }
 }

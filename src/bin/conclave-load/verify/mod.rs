@@ -18,7 +18,7 @@ mod tests;
 use std::ops::AddAssign;
 
 pub(crate) use delivered::Delivered;
-pub(crate) use ledger::{Heard, Ledger, Past, Source};
+pub(crate) use ledger::{Heard, Ledger, Past, Service, Source};
 pub(crate) use text::Texts;
 
 /// What a server must never show, and how often it did.

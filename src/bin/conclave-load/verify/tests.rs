@@ -197,13 +197,15 @@ fn texts_are_told_apart_and_need_no_escapes() {
 }
 
 #[test]
-fn the_longest_wait_counts_what_is_still_open() {
+fn the_longest_wait_counts_what_is_still_open_and_acknowledgements_count_once() {
     let mut ledger = ledger();
     let other = ledger.add_session(0);
+    let served = |longest_wait, acknowledged| Service { longest_wait, acknowledged };
     let number = ledger.say(0, 100);
     assert_eq!(ledger.acknowledge(0, number, 4, 350), 250);
-    assert_eq!(ledger.longest_waits(400), [250, 0]);
+    assert_eq!(ledger.acknowledge(0, number, 4, 350), 250);
+    assert_eq!(ledger.services(400), [served(250, 1), served(0, 0)]);
     let late = ledger.add_speaker(other, ANN);
     ledger.say(late, 1_000);
-    assert_eq!(ledger.longest_waits(2_000), [250, 1_000]);
+    assert_eq!(ledger.services(2_000), [served(250, 1), served(1_000, 0)]);
 }

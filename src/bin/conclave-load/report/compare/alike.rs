@@ -2,7 +2,7 @@
 
 use crate::report::model::{Report, Setting};
 
-/// What was asked differently, one line each: scenario, options and the number of nodes.
+/// What was asked differently, one line each: scenario, options, the number of nodes, TLS.
 pub(super) fn differences(a: &Report, b: &Report) -> Vec<String> {
     let mut found = Vec::new();
     if a.scenario != b.scenario {
@@ -22,7 +22,15 @@ pub(super) fn differences(a: &Report, b: &Report) -> Vec<String> {
     if a.urls.len() != b.urls.len() {
         found.push(format!("nodes: {} and {}", a.urls.len(), b.urls.len()));
     }
+    if has_tls(a) != has_tls(b) {
+        let said = |report| if has_tls(report) { "yes" } else { "no" };
+        found.push(format!("TLS: {} and {}", said(a), said(b)));
+    }
     found
+}
+
+fn has_tls(report: &Report) -> bool {
+    report.urls.iter().any(|url| url.starts_with("wss:") || url.starts_with("https:"))
 }
 
 fn value_of<'a>(options: &'a [Setting], name: &str) -> Option<&'a str> {

@@ -87,11 +87,11 @@ fn different_questions_are_not_compared_unless_forced() {
     b.scenario = "rooms".to_owned();
     b.options[2].value = "100".to_owned();
     b.options.pop();
-    b.urls.push("ws://127.0.0.1:8081/v1/ws".to_owned());
+    b.urls.push("wss://127.0.0.1:8081/v1/ws".to_owned());
     assert_eq!(
         in_files(&a, &b, false).unwrap_err(),
         "the runs asked for different things (--force compares them anyway):\n  scenario: fanout and rooms\n  \
-         --rate: 50 and 100\n  --duration: 30s and not there\n  nodes: 1 and 2"
+         --rate: 50 and 100\n  --duration: 30s and not there\n  nodes: 1 and 2\n  TLS: no and yes"
     );
     let forced = in_files(&a, &b, true).unwrap();
     assert!(forced.contains("note: different, --rate: 50 and 100.\n"), "{forced}");

@@ -2,6 +2,7 @@
 //!
 //! Whatever comes from outside (names, addresses, notes) is escaped by the template; a test tries.
 
+mod alone;
 mod plot;
 mod plots;
 mod scale;
@@ -53,6 +54,23 @@ pub(crate) fn page(report: &Report) -> String {
         }
     };
     body.into_string()
+}
+
+/// A plot as a file.
+pub(crate) struct Drawing {
+    /// `messages-over-time.svg`.
+    pub(crate) file_name: String,
+    pub(crate) svg: String,
+}
+
+/// The plots that show something, as files of their own.
+pub(crate) fn drawings(report: &Report) -> Vec<Drawing> {
+    let what = format!("{} · {}", report.scenario, subtitle(report));
+    let drawing = |plot: &plot::Plot| Drawing {
+        file_name: format!("{}.svg", plot.title.to_lowercase().replace(' ', "-")),
+        svg: plot.alone(&what),
+    };
+    plots::plots(report).iter().filter(|plot| plot.shows_something()).map(drawing).collect()
 }
 
 fn header(report: &Report) -> Markup {
@@ -180,7 +198,9 @@ fn latencies(report: &Report) -> Markup {
             }
             @if let Some(longest) = report.longest_without_service_ms {
                 p { "The longest that a message waited from when it was due until it was acknowledged: "
-                    (micros(longest * 1e3)) "." }
+                    (micros(longest * 1e3))
+                    @if let Some(worst) = report.sessions.first() { ", in session " code { (worst.session_id) } }
+                    "." }
             }
         }
     }

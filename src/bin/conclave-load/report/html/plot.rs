@@ -1,4 +1,4 @@
-//! One plot as SVG: series over an axis, drawn twice, for a wide page and for a telephone.
+//! One plot as SVG: series over an axis. In a page it is drawn twice, for a wide one and for a telephone.
 //!
 //! Colours come from the page's style, so that they suit light, dark and paper. Series differ in their dashes too where
 //! they lie on each other, and on paper.
@@ -29,14 +29,14 @@ pub(super) struct Series {
 }
 
 /// A drawing's size, in its own units.
-struct Size {
+pub(super) struct Size {
     class: &'static str,
-    width: f64,
-    height: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
     marks: usize,
 }
 
-const SIZES: [Size; 2] = [
+pub(super) const SIZES: [Size; 2] = [
     Size { class: "wide", width: 560.0, height: 280.0, marks: 5 },
     Size { class: "narrow", width: 360.0, height: 270.0, marks: 3 },
 ];
@@ -60,8 +60,13 @@ impl Plot {
         }
     }
 
+    /// Whether any point is more than nothing.
+    pub(super) fn shows_something(&self) -> bool {
+        self.series.iter().flat_map(|one| &one.points).any(|(_, value)| value.is_some_and(|value| value > 0.0))
+    }
+
     /// Whether one series hides another somewhere.
-    fn overlapping(&self) -> bool {
+    pub(super) fn overlapping(&self) -> bool {
         let [first, rest @ ..] = self.series.as_slice() else { return false };
         let same = |a: &(f64, Option<f64>), b: &(f64, Option<f64>)| match (a.1, b.1) {
             (Some(a), Some(b)) => (self.y.at(a) - self.y.at(b)).abs() < 0.01,
@@ -87,29 +92,36 @@ impl Plot {
 
     fn drawing(&self, size: &Size) -> Markup {
         let view = format!("0 0 {} {}", size.width, size.height);
-        let (right, bottom) = (size.width - RIGHT, size.height - BOTTOM);
         html! {
             svg class=(size.class) viewBox=(view) role="img" aria-label={ (self.title) ". " (self.caption) } {
-                @for (value, text) in self.y.marks(4) {
-                    @let y = number(self.y_at(size, value));
-                    line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
-                    text.mark x=(LEFT - 7.0) y=(y) text-anchor="end" dominant-baseline="central" { (text) }
-                }
-                @for (value, text) in thinned(self.x.marks(size.marks), &self.x, size) {
-                    @let x = number(self.x_at(size, value));
-                    line.tick x1=(x) x2=(x) y1=(bottom) y2=(bottom + 4.0) {}
-                    text.mark x=(x) y=(bottom + 16.0) text-anchor=(anchor(self.x.at(value))) { (text) }
-                }
-                text.label x=(0) y=(12) { (self.y_label) }
-                text.label x=(right) y=(size.height - 6.0) text-anchor="end" { (self.x_label) }
-                line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
-                @if let [only] = self.series.as_slice() {
-                    path class="wash s0" d=(self.area(size, only)) {}
-                }
-                @for (index, series) in self.series.iter().enumerate() {
-                    path class={ "line s" (index) } d=(self.line(size, series)) {}
-                }
+                (self.content(size))
                 @if size.class == "wide" { (self.hints(size)) }
+            }
+        }
+    }
+
+    /// Axes and lines.
+    pub(super) fn content(&self, size: &Size) -> Markup {
+        let (right, bottom) = (size.width - RIGHT, size.height - BOTTOM);
+        html! {
+            @for (value, text) in self.y.marks(4) {
+                @let y = number(self.y_at(size, value));
+                line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                text.mark x=(LEFT - 7.0) y=(y) dy="0.35em" text-anchor="end" { (text) }
+            }
+            @for (value, text) in thinned(self.x.marks(size.marks), &self.x, size) {
+                @let x = number(self.x_at(size, value));
+                line.tick x1=(x) x2=(x) y1=(bottom) y2=(bottom + 4.0) {}
+                text.mark x=(x) y=(bottom + 16.0) text-anchor=(anchor(self.x.at(value))) { (text) }
+            }
+            text.label x=(0) y=(12) { (self.y_label) }
+            text.label x=(right) y=(size.height - 6.0) text-anchor="end" { (self.x_label) }
+            line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
+            @if let [only] = self.series.as_slice() {
+                path class="wash s0" d=(self.area(size, only)) {}
+            }
+            @for (index, series) in self.series.iter().enumerate() {
+                path class={ "line s" (index) } d=(self.line(size, series)) {}
             }
         }
     }

@@ -104,6 +104,9 @@ impl Scale {
         match self.unit {
             Unit::Micros if value == 0.0 => "0".to_owned(),
             Unit::Micros => micros(value),
+            Unit::PerSecond if value == 0.0 => "0".to_owned(),
+            // Whole, they would be wider than the place beside an axis.
+            Unit::PerSecond if self.to >= 1e6 => format!("{} M", value / 1e6),
             Unit::PerSecond => real(value),
             Unit::Seconds if value == 0.0 => "0".to_owned(),
             Unit::Seconds => seconds(value),
@@ -149,6 +152,7 @@ mod tests {
         assert_eq!(texts(scale, 4), ["0", "20", "40", "60"]);
         assert_eq!([scale.at(0.0), scale.at(30.0), scale.at(60.0)], [0.0, 0.5, 1.0]);
         assert_eq!(texts(Scale::linear(Unit::PerSecond, 0.0), 4), ["0", "1"]);
+        assert_eq!(texts(Scale::linear(Unit::PerSecond, 1.9e6), 4), ["0", "0.5 M", "1 M", "1.5 M", "2 M"]);
     }
 
     #[test]

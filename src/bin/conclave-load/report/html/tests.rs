@@ -1,6 +1,6 @@
 //! Tests of the page as a whole.
 
-use super::page;
+use super::{drawings, page};
 use crate::report::model::{Report, Second, Setting};
 use crate::report::sample;
 
@@ -56,4 +56,32 @@ fn a_report_of_nothing_and_one_of_hours_are_pages_too() {
     assert!(page.contains("of 120 seconds"), "points of a long run are joined");
     assert!(page.len() < 500_000, "{} bytes", page.len());
     assert!(!page.contains("NaN"));
+}
+
+#[test]
+fn each_plot_is_a_file_of_its_own_that_asks_nobody_for_anything() {
+    let mut report = sample::report();
+    report.scenario = "<script>".to_owned();
+    let drawings = drawings(&report);
+    let names: Vec<&str> = drawings.iter().map(|drawing| drawing.file_name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "delivery-latency-over-time.svg",
+            "acknowledgement-latency-over-time.svg",
+            "latency-by-percentile.svg",
+            "messages-over-time.svg",
+            "deliveries-over-time.svg"
+        ],
+        "and none of errors, since there were none"
+    );
+    for drawing in &drawings {
+        let svg = drawing.svg.replacen("http://www.w3.org/2000/svg", "", 1);
+        assert!(
+            svg.starts_with("<svg ") && svg.contains("class=\"ground\"") && svg.contains("&lt;script&gt; · members")
+        );
+        for outside in ["http", "url(", "var(", "<script", "@import", "NaN"] {
+            assert!(!svg.contains(outside), "{outside} is in {}", drawing.file_name);
+        }
+    }
 }

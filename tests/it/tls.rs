@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::load::Load;
+use crate::support::load::Load;
 use crate::support::chat::Chat;
 use crate::support::{Node, unique};
 

@@ -347,6 +347,8 @@ impl Node {
             tracing::warn!(%error, "the lease was not given up and will lapse");
         }
         self.store.close().await;
+        // What was said to other nodes has left when this comes back.
+        let _ = timeout(GOODBYE.min(quarter), self.upkeep.bus.bus().probe()).await;
         for door in operations {
             door.stop(false).await;
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::asking::Everywhere;
+use super::asking::{Everywhere, tell_all_nodes};
 use super::outgoing::Outgoing;
 use super::registry::{Permit, Registration};
 use super::router::Shared;
@@ -256,6 +256,7 @@ impl SessionActor {
 
     /// Gives the session up, if nothing is under way and nothing is on its way here.
     fn passivate(&mut self, ctx: &mut Context<Self>) {
+        let leaving = self.registration.leaving();
         if self.committing || !self.growing.is_empty() || !self.registration.close_if_unused() {
             return;
         }
@@ -265,16 +266,14 @@ impl SessionActor {
         };
         self.life = Life::Gone(unavailable());
         let (shared, session_id) = (Arc::clone(&self.shared), self.session_id);
-        let release = async move { shared.store.release(session_id, shared.options.node_id, fence).await };
-        ctx.spawn(release.into_actor(self).map(|released, actor, ctx| {
-            match released {
-                Ok(()) => actor.publish(Row::Released(actor.shared.options.node_id)),
-                Err(error) => {
-                    tracing::warn!(session = %actor.session_id, %error, "a session could not be released");
-                }
+        let release = async move {
+            match shared.store.release(session_id, shared.options.node_id, fence).await {
+                Ok(()) => tell_all_nodes(&shared, session_id, Row::Released(shared.options.node_id)).await,
+                Err(error) => tracing::warn!(session = %session_id, %error, "a session could not be released"),
             }
-            ctx.stop();
-        }));
+            drop(leaving);
+        };
+        ctx.spawn(release.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 
 use super::actor::{Life, SessionActor};
 use super::router::Shared;
@@ -135,9 +136,7 @@ impl SessionActor {
 
     /// Tells all nodes something of this session that is never stored.
     pub(super) fn publish(&self, row: Row) {
-        let publication = Publication { session_id: self.session_id, version: 0, rows: vec![row] };
-        let parcel = Parcel { publication: Some(publication), ..Parcel::default() };
-        actix_web::rt::spawn(self.shared.deliveries.deliver(parcel));
+        actix_web::rt::spawn(tell_all_nodes(&self.shared, self.session_id, row));
     }
 
     fn asked_again(&mut self, user_id: UserId, connection: Option<ConnectionKey>, ctx: &mut Context<Self>) {
@@ -149,6 +148,12 @@ impl SessionActor {
         self.ask(connection.map(|connection| (user_id, connection)));
         self.flush(ctx);
     }
+}
+
+/// Tells all nodes something of a session that is never stored; resolves when it is on its way.
+pub(super) fn tell_all_nodes(shared: &Shared, session_id: SessionId, row: Row) -> BoxFuture<'static, ()> {
+    let publication = Publication { session_id, version: 0, rows: vec![row] };
+    shared.deliveries.deliver(Parcel { publication: Some(publication), ..Parcel::default() })
 }
 
 impl Message for Nudge {

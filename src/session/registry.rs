@@ -176,6 +176,8 @@ pub(super) struct Registry {
     tokens: AtomicU64,
     calls: AtomicU64,
     closed: AtomicBool,
+    /// Sessions that nobody reaches here any more, and that are not given up yet.
+    leaving: AtomicUsize,
     mailbox: usize,
     began: Instant,
     metrics: Arc<Metrics>,
@@ -189,6 +191,7 @@ impl Registry {
             tokens: AtomicU64::new(1),
             calls: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            leaving: AtomicUsize::new(0),
             mailbox,
             began: Instant::now(),
             metrics,
@@ -246,7 +249,7 @@ impl Registry {
         self.shards().map(|shard| shard.here().count()).sum()
     }
 
-    /// Asks every session that lives here to stop; how many there are.
+    /// Asks every session that lives here to stop; how many there are, those included that are at it.
     pub(super) fn stop_all(&self) -> usize {
         let mut left = 0;
         for shard in self.shards() {
@@ -256,7 +259,8 @@ impl Registry {
                 drop(live.addr.try_send(super::actor::Stop));
             }
         }
-        left
+        // Looked at last: a session leaves its place after it has begun to be counted here.
+        left + self.leaving.load(Ordering::SeqCst)
     }
 }
 
@@ -276,6 +280,12 @@ impl Registration {
     /// Commands that are on their way to the actor or in its hands.
     pub(super) fn pending(&self) -> usize {
         self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Begins to give the session up; it is counted as being at it until this is dropped.
+    pub(super) fn leaving(&self) -> Leaving {
+        self.registry.leaving.fetch_add(1, Ordering::SeqCst);
+        Leaving(Arc::clone(&self.registry))
     }
 
     /// Makes the session unreachable here: the next command starts a new life of it.
@@ -309,6 +319,15 @@ impl Registration {
         if panics.len() < self.registry.mailbox {
             panics.entry(self.session_id).or_insert((Instant::now(), 0)).1 += 1;
         }
+    }
+}
+
+/// A session on its way out: given up in the store, and then said to be.
+pub(super) struct Leaving(Arc<Registry>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leaving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

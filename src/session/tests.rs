@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::state::{Command, Rules};
 use super::{Clock, Commits, SessionParts, Sessions, SessionsOptions};
-use crate::cluster::Asked;
+use crate::cluster::{Asked, Row};
 use crate::connection::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::*;
 use crate::store::{Claim, CommitError, CommitOutcome, SessionCommit, SqliteOptions, SqliteStore, Store, UserRow};
@@ -81,6 +81,7 @@ impl Commits for Gate {
 enum Left {
     Answer(Value),
     Published(u64),
+    Released(SessionId),
     Asked(ConnectionKey, Value),
 }
 
@@ -119,7 +120,10 @@ impl Deliveries for Outside {
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, ()> {
         let Parcel { answers, publication, signals: _, asks } = parcel;
         let answers = answers.into_iter().map(|answer| Left::Answer(json(&answer.frame)));
-        let published = publication.filter(|one| one.version > 0).map(|one| Left::Published(one.version));
+        let published = publication.and_then(|one| match one.rows[..] {
+            [Row::Released(NODE)] => Some(Left::Released(one.session_id)),
+            _ => Some(Left::Published(one.version)).filter(|_| one.version > 0),
+        });
         let asks = asks.into_iter().flat_map(|Asked { connection, frames, .. }| {
             frames.into_iter().map(move |frame| Left::Asked(connection, json(&frame)))
         });
@@ -251,7 +255,7 @@ impl Bench {
         let answer = self.outside.wait("answer", |left| {
             left.iter().find_map(|one| match one {
                 Left::Answer(frame) if frame["reply_to"] == request_id => Some(frame.clone()),
-                Left::Answer(..) | Left::Published(_) | Left::Asked(..) => None,
+                Left::Answer(..) | Left::Published(_) | Left::Released(_) | Left::Asked(..) => None,
             })
         });
         let answer = answer.await;
@@ -396,7 +400,7 @@ async fn answers_wait_for_the_commits_they_were_decided_on() {
         .iter()
         .filter_map(|one| match one {
             Left::Answer(frame) => frame["reply_to"].as_u64(),
-            Left::Published(_) | Left::Asked(..) => None,
+            Left::Published(_) | Left::Released(_) | Left::Asked(..) => None,
         })
         .filter(|id| [first, refused, repeat].contains(id))
         .collect();
@@ -560,4 +564,20 @@ async fn stopping_waits_for_what_is_under_way_and_refuses_the_rest() {
     });
     assert_eq!(left, 0);
     assert!(bench.answer(request).await.is_ok());
+}
+
+#[actix_web::test]
+async fn a_node_whose_sessions_have_stopped_has_given_them_all_up_and_said_so() {
+    let bench = bench().await;
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        sessions.push(bench.session(false).await);
+    }
+    assert_eq!(bench.sessions.stop(PATIENCE).await, 0);
+    let left = bench.outside.left.lock().unwrap().clone();
+    bench.store.renew_lease(ANOTHER, 600_000, &crate::store::conformance::report()).await.unwrap();
+    for session_id in sessions {
+        assert!(left.iter().any(|one| matches!(one, Left::Released(of) if *of == session_id)), "it was not said");
+        assert!(matches!(bench.store.claim(session_id, ANOTHER, false).await.unwrap(), Claim::Mine(_)));
+    }
 }

@@ -2,114 +2,23 @@
 //!
 //! Whatever happens, what was acknowledged is seen by every member once, in its order and without a gap.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use crate::support::redis::RedisServer;
+use crate::support::cluster::{Cluster, LEASE, at, until_ready};
+use crate::support::relay::Way;
 use crate::support::*;
-
-/// A node's lease in these tests.
-const LEASE: Duration = Duration::from_secs(3);
 
 /// What a busy machine may add to any time that is measured here.
 const SLACK: Duration = Duration::from_secs(4);
 
-struct Cluster {
-    redis: RedisServer,
-    /// In front of Redis, for the third node only.
-    relay: Relay,
-    nodes: Vec<Node>,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let (redis, database) = (RedisServer::start(&[]), Postgres::shared().database().await);
-        let relay = Relay::start(([127, 0, 0, 1], redis.port).into()).await;
-        let mut nodes = Vec::new();
-        for url in [redis.url(), redis.url(), format!("redis://{}/", relay.address)] {
-            let settings = [
-                ("store.kind", "postgres"),
-                ("store.postgres.url", database.as_str()),
-                ("cluster.bus", "redis"),
-                ("cluster.redis.url", url.as_str()),
-                ("cluster.secret", "what only the nodes of the tests know"),
-                ("cluster.lease_s", "3"),
-                ("cluster.sweep_s", "2"),
-                ("cluster.cut_off_sweep_ms", "300"),
-                ("shutdown.reconnect_spread_ms", "1"),
-            ];
-            nodes.push(Node::start(&settings).await);
-        }
-        for node in &nodes {
-            until_ready(node).await;
-        }
-        Self { redis, relay, nodes }
-    }
-
-    /// A user who is connected to one of the nodes.
-    async fn client(&self, node: usize, name: &str) -> (Client, User) {
-        let user = self.nodes[node].user(name).await;
-        (user.connect().await, user)
-    }
-
-    /// A member on each node; the session lives where it was made, on the first.
-    async fn three(&self) -> ([Client; 3], [User; 3], String) {
-        let ((mut alice, a), (mut bob, b), (mut carol, c)) =
-            (self.client(0, "alice").await, self.client(1, "bob").await, self.client(2, "carol").await);
-        let sid = plain(&mut alice, &mut [&mut bob, &mut carol]).await;
-        ([alice, bob, carol], [a, b, c], sid)
-    }
-}
-
-async fn until_ready(node: &Node) {
-    within("a node to be ready", async {
-        while node.get("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
-}
-
-/// The same user at another node.
-fn at(user: &User, node: &Node) -> User {
-    User { address: node.address, ..user.clone() }
-}
-
-/// A way to a server that can be cut.
-struct Relay {
-    address: SocketAddr,
-    cut: watch::Sender<bool>,
-}
-
-impl Relay {
-    async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let (address, cut) = (listener.local_addr().expect("its address"), watch::Sender::new(false));
-        let cuts = cut.subscribe();
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut cuts = cuts.clone();
-                tokio::spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(server).await else { return };
-                    tokio::select! {
-                        _ = cuts.wait_for(|cut| *cut) => {}
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                    }
-                });
-            }
-        });
-        Self { address, cut }
-    }
-
-    /// Ends what is open, and whatever comes is ended at once, until it is mended.
-    fn cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
-    }
+/// A member on each node; the session lives where it was made, on the first.
+async fn three(cluster: &Cluster) -> ([Client; 3], [User; 3], String) {
+    let ((mut alice, a), (mut bob, b), (mut carol, c)) =
+        (cluster.client(0, "alice").await, cluster.client(1, "bob").await, cluster.client(2, "carol").await);
+    let sid = plain(&mut alice, &mut [&mut bob, &mut carol]).await;
+    ([alice, bob, carol], [a, b, c], sid)
 }
 
 fn message(sid: &str, id: &str) -> Value {
@@ -152,7 +61,7 @@ async fn history_is_whole(client: &mut Client, sid: &str, said: &[(u64, String)]
 #[tokio::test]
 async fn members_on_three_nodes_are_in_one_session() {
     let cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], users, sid) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], users, sid) = three(&cluster).await;
     let mut said = Vec::new();
     for (number, client) in [&mut bob, &mut alice, &mut carol].into_iter().enumerate() {
         let id = format!("message-{number}");
@@ -176,7 +85,7 @@ async fn members_on_three_nodes_are_in_one_session() {
 #[tokio::test]
 async fn a_killed_owner_is_followed_as_soon_as_its_lease_is_over_and_nothing_is_lost() {
     let cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], users, sid) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], users, sid) = three(&cluster).await;
     let mut said = vec![(say(&mut alice, &sid, "before").await, "before".to_owned())];
     cluster.nodes[0].signal("KILL");
     let killed = Instant::now();
@@ -197,7 +106,7 @@ async fn a_killed_owner_is_followed_as_soon_as_its_lease_is_over_and_nothing_is_
 #[tokio::test]
 async fn a_node_that_is_stopped_hands_its_sessions_over_without_a_refusal() {
     let mut cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], _, sid) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], _, sid) = three(&cluster).await;
     let (mut said, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 0..200 {
         if number == 50 {
@@ -220,7 +129,7 @@ async fn a_node_that_is_stopped_hands_its_sessions_over_without_a_refusal() {
 #[tokio::test]
 async fn a_node_that_slept_through_its_lease_commits_nothing_and_sends_its_clients_away() {
     let cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], users, sid) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], users, sid) = three(&cluster).await;
     cluster.nodes[0].signal("STOP");
     // In its hands when it wakes.
     let in_hand = alice.send("send_msg", message(&sid, "in hand")).await;
@@ -247,9 +156,9 @@ async fn a_node_that_slept_through_its_lease_commits_nothing_and_sends_its_clien
 #[tokio::test]
 async fn a_node_that_alone_has_lost_redis_gives_its_sessions_up_and_sends_its_clients_elsewhere() {
     let cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], users, _) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], users, _) = three(&cluster).await;
     let sid = plain(&mut carol, &mut [&mut alice, &mut bob]).await;
-    cluster.relay.cut(true);
+    cluster.to_redis[2].set(Way::Ended);
     let said = vec![(say(&mut alice, &sid, "without carol").await, "without carol".to_owned())];
     carol.expect("GoingAway").await;
     assert_eq!(carol.closed().await, 4005);
@@ -257,7 +166,7 @@ async fn a_node_that_alone_has_lost_redis_gives_its_sessions_up_and_sends_its_cl
     sees(&mut bob, &said).await;
     let mut elsewhere = at(&users[2], &cluster.nodes[1]).connect().await;
     history_is_whole(&mut elsewhere, &sid, &said).await;
-    cluster.relay.cut(false);
+    cluster.to_redis[2].set(Way::Open);
     until_ready(&cluster.nodes[2]).await;
     let mut carol = at(&users[2], &cluster.nodes[2]).connect().await;
     let back = vec![(say(&mut carol, &sid, "back").await, "back".to_owned())];
@@ -267,7 +176,7 @@ async fn a_node_that_alone_has_lost_redis_gives_its_sessions_up_and_sends_its_cl
 #[tokio::test]
 async fn while_nobody_has_redis_clients_stay_and_the_sweep_delivers() {
     let mut cluster = Cluster::start().await;
-    let ([mut alice, mut bob, mut carol], _, sid) = cluster.three().await;
+    let ([mut alice, mut bob, mut carol], _, sid) = three(&cluster).await;
     cluster.redis.kill();
     let mut said = vec![(say(&mut alice, &sid, "at home").await, "at home".to_owned())];
     sees(&mut bob, &said).await;

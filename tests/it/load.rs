@@ -2,10 +2,9 @@
 //! it is, with an exit status that is not 0. These are also the short verified runs of every change; they print their
 //! counts.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,148 +12,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::support::load::{Ended, FAULTS, Load, output};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{DEADLINE, Node};
-
-/// What a run must not have found.
-const FAULTS: [&str; 6] = ["lost", "missing", "duplicated", "disordered", "undecryptable", "misattributed"];
-
-/// A tester that runs.
-pub(crate) struct Load {
-    child: Child,
-    dir: TempDir,
-}
-
-/// How it ended.
-pub(crate) struct Ended {
-    status: i32,
-    stdout: String,
-    stderr: String,
-    /// `null` where it wrote none.
-    report: Value,
-    _dir: TempDir,
-}
-
-impl Load {
-    fn start(arguments: &str, urls: &[SocketAddr]) -> Self {
-        let mut arguments = format!("{arguments} --users users.json --json report.json");
-        urls.iter().for_each(|url| arguments.push_str(&format!(" --url ws://{url}/v1/ws")));
-        Self::start_alone(&arguments)
-    }
-
-    /// With these arguments and no others.
-    fn start_alone(arguments: &str) -> Self {
-        let dir = TempDir::new().expect("a directory");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-load"));
-        command.args(arguments.split_whitespace());
-        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { child: command.spawn().expect("the tester's binary"), dir }
-    }
-
-    async fn run(arguments: &str, urls: &[SocketAddr]) -> Ended {
-        Self::start(arguments, urls).ended().await
-    }
-
-    pub(crate) async fn run_alone(arguments: &str) -> Ended {
-        Self::start_alone(arguments).ended().await
-    }
-
-    fn interrupt(&self) {
-        signal(self.child.id(), "-INT");
-    }
-
-    async fn ended(self) -> Ended {
-        let Self { child, dir } = self;
-        let output = output(child).await;
-        let Output { status, stdout, stderr } = output;
-        let report = std::fs::read(dir.path().join("report.json"))
-            .map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).expect("a report is JSON"));
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-        Ended { status: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr), report, _dir: dir }
-    }
-}
-
-fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
-    assert!(sent.success());
-}
-
-/// What a child printed, when it has ended. One that does not end in time is killed.
-async fn output(child: Child) -> Output {
-    let pid = child.id();
-    let mut ending = tokio::task::spawn_blocking(move || child.wait_with_output());
-    match tokio::time::timeout(6 * DEADLINE, &mut ending).await {
-        Ok(output) => output.expect("no panic").expect("its output"),
-        Err(_) => {
-            signal(pid, "-KILL");
-            let output = ending.await.expect("no panic").expect("its output");
-            panic!("it did not end in time: {}", String::from_utf8_lossy(&output.stderr));
-        }
-    }
-}
-
-impl Ended {
-    fn count(&self, what: &str) -> u64 {
-        self.report["counts"][what].as_u64().unwrap_or_else(|| panic!("{what} is not in {}", self.said()))
-    }
-
-    fn said(&self) -> String {
-        format!("status {}\n{}\n{}", self.status, self.stdout, self.stderr)
-    }
-
-    /// Asserts that nothing was wrong, and that there was something to be right.
-    #[track_caller]
-    pub(crate) fn passed(&self) {
-        assert_eq!(self.status, 0, "{}", self.said());
-        assert!(self.count("acknowledged") > 20 && self.count("delivered") > 20, "{}", self.said());
-        assert_eq!(self.count("delivered"), self.count("expected_deliveries"), "{}", self.said());
-        FAULTS.iter().for_each(|fault| assert_eq!(self.count(fault), 0, "{fault}: {}", self.said()));
-        let moves = |text: &str| text.contains(['\u{1b}', '\r']);
-        assert!(!moves(&self.stdout) && !moves(&self.stderr), "pipes are no terminals: {}", self.said());
-        self.tell();
-    }
-
-    /// Prints the counts and the speed, past the capture of tests that pass: they are what a change is looked at by.
-    fn tell(&self) {
-        let mut line = format!("{}:", self.report["scenario"].as_str().expect("a scenario"));
-        for count in ["sent", "acknowledged", "delivered", "reconnects"].iter().chain(&FAULTS) {
-            line.push_str(&format!(" {count} {},", self.count(count)));
-        }
-        let latency =
-            self.report["latencies"].as_array().and_then(|all| all.iter().find(|one| one["what"] == "delivery"));
-        let p99 = latency.and_then(|latency| latency["p99_us"].as_u64()).expect("a latency");
-        writeln!(std::io::stderr(), "{line} delivery p99 {p99} µs").expect("standard error");
-    }
-
-    /// Asserts that this was wrong, so often, and nothing else.
-    #[track_caller]
-    fn failed_with(&self, fault: &str, times: u64) {
-        assert_eq!(self.status, 1, "{}", self.said());
-        for one in FAULTS {
-            assert_eq!(self.count(one), if one == fault { times } else { 0 }, "{one}: {}", self.said());
-        }
-    }
-
-    /// Asserts that the report has so many sessions, the worst first, with all that was acknowledged.
-    #[track_caller]
-    fn names_sessions(&self, number: usize) {
-        let sessions = self.report["sessions"].as_array().expect("a list");
-        let number_of = |session: &Value, what: &str| session[what].as_u64().expect("a number");
-        assert_eq!(sessions.len(), number, "{}", self.said());
-        assert!(sessions.is_sorted_by_key(|session| std::cmp::Reverse(number_of(session, "longest_wait_us"))));
-        assert!(sessions.iter().all(|session| session["session_id"].as_str().is_some_and(|id| id.len() == 36)));
-        let acknowledged: u64 = sessions.iter().map(|session| number_of(session, "acknowledged")).sum();
-        assert_eq!(acknowledged, self.count("acknowledged"), "{}", self.said());
-    }
-
-    /// Asserts that it did not run, and says why.
-    #[track_caller]
-    pub(crate) fn refused(&self, why: &str) {
-        assert_ne!(self.status, 0, "{}", self.said());
-        assert!(self.stderr.contains(why), "no {why:?} in: {}", self.said());
-        assert!(!self.stderr.contains("panicked"), "{}", self.said());
-    }
-}
 
 const ROOMS: &str = "rooms --sessions 3 --members 4 --rate 100 --duration 2s --warmup 200ms";
 

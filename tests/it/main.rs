@@ -12,6 +12,7 @@ mod bus;
 mod catching_up;
 mod closing;
 mod cluster;
+mod damage;
 mod database;
 mod deployment;
 mod durability;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::load::Load;
 use crate::support::chat::Chat;
+use crate::support::load::Load;
 use crate::support::{Node, unique};
 
 /// An authority of the test's own, and a certificate of it in files.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgRow, PgSeverity, Postgres};
 use sqlx::query::Query;
 use sqlx::{ConnectOptions, Connection};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -110,6 +111,9 @@ impl From<Failure> for StoreError {
 /// Connections for one purpose.
 pub(super) struct Lanes {
     connect: PgConnectOptions,
+    /// The runtime of whoever opened the store. A connection ends with the runtime that it was made on, and threads that
+    /// use the store end before it.
+    home: Handle,
     timing: Timing,
     history: Arc<History>,
     most: u32,
@@ -120,10 +124,11 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// At most `most` connections, made when they are needed.
+    /// At most `most` connections, made when they are needed; on a runtime.
     pub(super) fn new(most: usize, connect: PgConnectOptions, timing: Timing, history: Arc<History>) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
-        Self { connect, timing, history, most, permits: Semaphore::new(most as usize), resting: Mutex::default() }
+        let (home, permits) = (Handle::current(), Semaphore::new(most as usize));
+        Self { connect, home, timing, history, most, permits, resting: Mutex::default() }
     }
 
     /// Runs one statement.
@@ -173,10 +178,20 @@ impl Lanes {
     }
 
     async fn connect(&self) -> Result<PgConnection, Failure> {
-        let unsent = |error: sqlx::Error| Failure::Unsent(format!("no connection to the database: {error}"));
-        let mut connection = self.connect.connect().await.map_err(unsent)?;
-        // A database that is another one shows in a new connection first: none outlives what it was made to.
-        let name = sqlx::query_scalar("SELECT conclave_history()").fetch_one(&mut connection).await.map_err(unsent)?;
+        let (options, within) = (self.connect.clone(), self.timing.acquire);
+        let connecting = async move {
+            let mut connection = options.connect().await?;
+            // A database that is another one shows in a new connection first: none outlives what it was made to.
+            let name = sqlx::query_scalar("SELECT conclave_history()").fetch_one(&mut connection).await?;
+            Ok((connection, name))
+        };
+        // Whoever asked does not wait longer than this, and nothing goes on without them.
+        let made = self.home.spawn(timeout(within, connecting)).await;
+        let (connection, name) = match made {
+            Ok(Ok(made)) => made.map_err(|error: sqlx::Error| no_connection(&error))?,
+            Ok(Err(late)) => return Err(no_connection(&late)),
+            Err(ended) => return Err(no_connection(&ended)),
+        };
         self.history.note(name);
         Ok(connection)
     }
@@ -184,6 +199,10 @@ impl Lanes {
     fn resting(&self) -> std::sync::MutexGuard<'_, VecDeque<(PgConnection, Instant)>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn no_connection(why: &impl std::fmt::Display) -> Failure {
+    Failure::Unsent(format!("no connection to the database: {why}"))
 }
 
 /// A connection in use.

@@ -2,13 +2,16 @@
 
 pub(crate) mod chat;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod contract;
 pub(crate) mod http;
 pub(crate) mod keys;
+pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod screen;
 pub(crate) mod sessions;
 pub(crate) mod ws;

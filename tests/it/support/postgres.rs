@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "the library's tests and those from outside each use a part")]
 
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -66,15 +67,30 @@ impl Postgres {
 
     /// The URL of a new, empty database.
     pub(crate) async fn database(&self) -> String {
+        self.url(&self.new_database().await)
+    }
+
+    /// The name of a new, empty database.
+    pub(crate) async fn new_database(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         self.execute("postgres", &format!("CREATE DATABASE {name}")).await;
-        self.url(&name)
+        name
     }
 
     /// The URL of a database by its name.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://conclave:{PASSWORD}@localhost/{database}?host={}", self.dir.path().display())
+    }
+
+    /// The URL of a database by its name, through whatever listens there and leads to [`Postgres::socket`].
+    pub(crate) fn url_at(address: SocketAddr, database: &str) -> String {
+        format!("postgres://conclave:{PASSWORD}@{address}/{database}?sslmode=disable")
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(".s.PGSQL.5432")
     }
 
     /// Runs a statement in one of the databases.

@@ -127,3 +127,22 @@ async fn a_server_that_stops_answering_hangs_no_call_and_is_used_again_when_it_a
     let said = session.says(user(1), "after all", None);
     assert_eq!(store.commit(NODE, &[session.commit([said])]).await, [Ok(())]);
 }
+
+#[tokio::test]
+async fn a_connection_outlives_the_thread_that_first_needed_it() {
+    let options = PostgresOptions { connections: 4, ..PostgresOptions::new(Postgres::shared().database().await) };
+    let store = Arc::new(PostgresStore::open(&options).await.unwrap());
+    // More at once than rest: connections are made.
+    let all_at_once = async |store: &PostgresStore| {
+        let ask = || store.position(Session::new(1, user(1)).id());
+        let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+        assert_eq!([a, b, c, d].map(Result::unwrap), [None; 4]);
+    };
+    let theirs = Arc::clone(&store);
+    let thread = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(all_at_once(&theirs));
+    });
+    thread.await.unwrap();
+    all_at_once(&store).await;
+}

@@ -124,6 +124,49 @@ async fn a_database_that_hangs_makes_the_node_unready_and_hangs_nobody() {
 }
 
 #[tokio::test]
+async fn a_node_waits_for_its_database_and_says_what_is_missing() {
+    let server = Postgres::start();
+    let url = server.database().await;
+    server.kill();
+    let settings = [("store.kind", "postgres"), ("store.postgres.url", url.as_str())];
+    let node = Node::start(&settings).await;
+    let body = node.get("/readyz").await.refused(503, "unavailable");
+    assert_eq!(body["message"], "the node is starting: missing store");
+    assert_eq!(node.get("/livez").await.status, 200);
+    assert_eq!(node.metric("conclave_ready").await, 0);
+    node.post("/v1/login", &json!({"name": "ann", "password": PASSWORD})).await.refused(503, "unavailable");
+    node.get("/v1/ws").await.refused(503, "unavailable");
+
+    server.start_again();
+    within("the node to be ready", async {
+        while node.get("/readyz").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let mut client = node.client("alice").await;
+    let sid = plain(&mut client, &mut []).await;
+    client.ok("send_msg", text(&sid, "at last")).await;
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_its_database_stops_at_once_or_gives_up_in_time() {
+    let server = Postgres::start();
+    let url = server.database().await;
+    server.kill();
+    let settings = [("store.kind", "postgres"), ("store.postgres.url", url.as_str())];
+    let mut stopped = Node::start(&settings).await;
+    stopped.terminate();
+    assert!(stopped.terminated().await.success());
+
+    let mut gives_up = Node::start(&[&settings[..], &[("store.postgres.connect_within_s", "2")]].concat()).await;
+    assert!(!gives_up.terminated().await.success());
+    let said = gives_up.log();
+    let expected = "conclave: store.postgres.url: the store is unavailable: waited 2 s in vain for the database ";
+    assert!(said.lines().any(|line| line.starts_with(expected)), "{said}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_the_database_is_said_without_its_password() {
     let server = Postgres::shared();
     let good = server.database().await;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -30,9 +31,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-pub(super) async fn open(options: &PostgresOptions) -> StoreResult<PostgresStore> {
+pub(super) async fn open(options: &PostgresOptions, absent: &Notify) -> StoreResult<PostgresStore> {
     let connect = connect_options(options)?;
-    let mut connection = wait_for(&connect, options.connect_within).await?;
+    let mut connection = wait_for(&connect, options.connect_within, absent).await?;
     migrate(&mut connection).await?;
     // It has no time limits, and so no further use.
     let _ = timeout(ATTEMPT, connection.close()).await;
@@ -78,8 +79,8 @@ fn connect_options(options: &PostgresOptions) -> StoreResult<PgConnectOptions> {
     ]))
 }
 
-/// Connects; waits while the database is not there yet or not ready.
-async fn wait_for(options: &PgConnectOptions, within: Duration) -> StoreResult<PgConnection> {
+/// Connects; waits while the database is not there yet or not ready, and says so.
+async fn wait_for(options: &PgConnectOptions, within: Duration, absent: &Notify) -> StoreResult<PgConnection> {
     let started = Instant::now();
     let (mut pause, longest) = PAUSES;
     loop {
@@ -103,6 +104,7 @@ async fn wait_for(options: &PgConnectOptions, within: Duration) -> StoreResult<P
             )));
         }
         tracing::warn!(place, database, error = why, "the database is not there yet; trying again");
+        absent.notify_one();
         sleep(pause).await;
         pause = (pause * 2).min(longest);
     }

@@ -1,5 +1,6 @@
 //! Real nodes: the server's own binary, each with a data directory of its own.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// The kind of store of all nodes that the tests do not give one themselves: embedded, if it is not `postgres`.
 const STORE: &str = "CONCLAVE_TEST_STORE";
+
+/// The name of its log.
+const LOG: &str = "node.log";
 
 /// A running node. It is killed when this is dropped.
 pub(crate) struct Node {
@@ -95,6 +99,11 @@ impl Node {
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.data.path().join("data")
+    }
+
+    /// All that it has logged, over its restarts.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join(LOG)).expect("its log")
     }
 
     /// Lets no file of the node grow beyond so many bytes, as a full disk does; `None`: there is room again.
@@ -183,7 +192,8 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, SocketAddr) {
-    let log = data.path().join("node.log");
+    let log = data.path().join(LOG);
+    let lines = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
     // A write that a limit forbids is to fail, as on a full disk, and not to end the process.
     let mut command = Command::new("sh");
     command
@@ -193,7 +203,7 @@ async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, Sock
         .current_dir(data.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(std::fs::File::create(&log).expect("a log file"));
+        .stderr(lines);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CONCLAVE__")) {
         command.env_remove(name);
     }

@@ -13,7 +13,7 @@ use super::actor::{SessionActor, Stop, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
 use super::router::Inner;
 use crate::cluster::placement::{Arrival, DOUBT_MS, Ticket, ToSend};
-use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge};
+use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge, Wire};
 use crate::connection::{Origin, Parcel, Peers, ReplySlot};
 use crate::protocol::{ErrorCode, NodeId, Refusal, SessionId};
 use crate::store::{Claim, Claimed, StoreResult};
@@ -117,7 +117,8 @@ impl Inner {
         let now = self.registry.millis();
         place.calls.moved(owner, now, |parked| parked.command.is_repeatable());
         for nudge in place.take_nudges() {
-            self.shared.deliveries.tell(owner, NodeMessage::Nudge(session_id, nudge).encode());
+            let message = NodeMessage::Nudge(session_id, nudge);
+            self.shared.deliveries.tell(owner, &|wire| message.encode(wire));
         }
         self.forward(session_id, place, owner);
         for parked in strangers {
@@ -134,7 +135,7 @@ impl Inner {
         let now = self.registry.millis();
         for call in place.calls.send_to(owner, now, self.registry.next_call()) {
             self.shared.metrics.calls_sent.inc();
-            self.shared.deliveries.tell(owner, encode(session_id, &call));
+            self.shared.deliveries.tell(owner, &|wire| encode(wire, session_id, &call));
         }
     }
 
@@ -161,7 +162,8 @@ impl Inner {
                 self.look(session_id, place, Duration::ZERO);
             }
             At::Away(owner) if from.is_none() => {
-                self.shared.deliveries.tell(*owner, NodeMessage::Nudge(session_id, nudge).encode());
+                let message = NodeMessage::Nudge(session_id, nudge);
+                self.shared.deliveries.tell(*owner, &|wire| message.encode(wire));
             }
             At::Away(_) => {}
         }
@@ -180,12 +182,12 @@ impl Inner {
             Arrival::New => {}
             Arrival::Answered(answer) => {
                 let again = NodeMessage::Answers(session_id, vec![answer]);
-                return self.shared.deliveries.tell(from, again.encode());
+                return self.shared.deliveries.tell(from, &|wire| again.encode(wire));
             }
             Arrival::Known => return,
             Arrival::Refused(missing) => {
                 let message = NodeMessage::NotTaken(session_id, ticket.line, missing, NotTaken::Missing);
-                return self.shared.deliveries.tell(from, message.encode());
+                return self.shared.deliveries.tell(from, &|wire| message.encode(wire));
             }
         }
         let Ticket { id, line: number, .. } = ticket;
@@ -214,7 +216,7 @@ impl Inner {
         if let Some((line, call)) = reply.take_back() {
             lock(&shard.line(session_id, from)).give_back(call);
             let message = NodeMessage::NotTaken(session_id, line, call, NotTaken::Moved);
-            self.shared.deliveries.tell(from, message.encode());
+            self.shared.deliveries.tell(from, &|wire| message.encode(wire));
         }
     }
 
@@ -319,7 +321,7 @@ impl Inner {
         }
         if let Some((owner, call)) = place.calls.resend(now) {
             self.shared.metrics.calls_resent.inc();
-            self.shared.deliveries.tell(owner, encode(session_id, &call));
+            self.shared.deliveries.tell(owner, &|wire| encode(wire, session_id, &call));
         }
         for call in expired {
             self.unpark(&call.item);
@@ -330,9 +332,9 @@ impl Inner {
     }
 }
 
-fn encode(session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
+fn encode(wire: Wire, session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
     let Parked { command, reply, .. } = call.item;
-    NodeMessage::encode_call(call.ticket, session_id, reply.caller(), command)
+    NodeMessage::encode_call(wire, call.ticket, session_id, reply.caller(), command)
 }
 
 impl Peers for Inner {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::state::{Command, Rules};
 use super::{Clock, Commits, SessionParts, Sessions, SessionsOptions};
-use crate::cluster::Asked;
+use crate::cluster::{Asked, Wire};
 use crate::connection::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::*;
 use crate::store::{Claim, CommitError, CommitOutcome, SessionCommit, SqliteOptions, SqliteStore, Store, UserRow};
@@ -131,7 +131,7 @@ impl Deliveries for Outside {
         self.push([Left::Answer(json(&answer.frame))]);
     }
 
-    fn tell(&self, _: NodeId, _: Bytes) {}
+    fn tell(&self, _: NodeId, _: &dyn Fn(Wire) -> Bytes) {}
 }
 
 #[derive(Default)]

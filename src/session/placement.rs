@@ -90,7 +90,6 @@ impl Inner {
         place.in_vain = 0;
         place.calls.moved(self.shared.options.node_id, now, |parked| parked.command.is_repeatable());
         for parked in place.calls.take_home() {
-            self.unpark(&parked);
             let Parked { command, reply, .. } = parked;
             match self.admit(session_id) {
                 // Dropped if its actor is gone already, it refuses by itself.
@@ -116,13 +115,13 @@ impl Inner {
         place.at = At::Away(owner);
         let now = self.registry.millis();
         place.calls.moved(owner, now, |parked| parked.command.is_repeatable());
+        place.calls.iter_mut().for_each(|call| call.item.charge.waits_for(owner));
         for nudge in place.take_nudges() {
             let message = NodeMessage::Nudge(session_id, nudge);
             self.shared.deliveries.tell(owner, &|wire| message.encode(wire));
         }
         self.forward(session_id, place, owner);
         for parked in strangers {
-            self.unpark(&parked);
             self.give_back(session_id, shard, parked.reply);
         }
         shard.settle(session_id);
@@ -234,7 +233,6 @@ impl Inner {
             }
             let Some(call) = place.calls.answered(id) else { continue };
             place.in_vain = 0;
-            self.unpark(&call.item);
             let Parked { reply, asks, .. } = call.item;
             parcels.push(Parcel { answers: vec![reply.pass_on(refused, frame)], asks, ..Parcel::default() });
         }
@@ -324,7 +322,6 @@ impl Inner {
             self.shared.deliveries.tell(owner, &|wire| encode(wire, session_id, &call));
         }
         for call in expired {
-            self.unpark(&call.item);
             self.shared.metrics.calls_expired.inc();
             call.item.reply.refuse_now(unavailable());
         }

@@ -13,6 +13,7 @@ use actix::prelude::*;
 
 use super::actor::SessionActor;
 use super::state::Command;
+use super::waiting::Charge;
 use crate::cluster::placement::{Calls, Line};
 use crate::cluster::{Asked, CallAnswer, CallId, Nudge};
 use crate::connection::ReplySlot;
@@ -55,7 +56,8 @@ pub(super) struct Parked {
     pub(super) reply: ReplySlot,
     /// Asks that came ahead of the answer.
     pub(super) asks: Vec<Asked>,
-    pub(super) weight: usize,
+    /// Held as long as it waits.
+    pub(super) charge: Charge,
 }
 
 /// All that this node knows of where one session is.

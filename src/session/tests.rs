@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 
 use super::state::{Command, Rules};
-use super::{Clock, Commits, SessionParts, Sessions, SessionsOptions};
+use super::{Clock, Commits, Load, SessionParts, Sessions, SessionsOptions, WaitingLimits};
 use crate::cluster::{Asked, Wire};
 use crate::connection::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::*;
@@ -210,13 +210,14 @@ async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
         remembered_ms: 86_400_000,
         key_requests_per_minute: 10,
     };
+    let load = Load { count: 1000, bytes: 1 << 20 };
     let options = SessionsOptions {
         node_id: NODE,
         threads: 1,
         mailbox: 64,
         idle,
         call_deadline: Duration::from_millis(500),
-        call_bytes: 1 << 20,
+        waiting: WaitingLimits { all: load, node: load },
         roll_call_every: Duration::from_secs(3),
         rules,
     };

@@ -136,6 +136,36 @@ async fn calls_that_nobody_answers_are_bounded_and_end_in_time() {
     assert_eq!(nodes[1].metrics.calls_expired.get(), 3);
 }
 
+#[actix_web::test]
+async fn what_waits_for_one_node_is_bounded_and_leaves_the_others_alone() {
+    for (calls, bytes) in [(3, usize::MAX), (usize::MAX, 4000)] {
+        let limit = |config: &mut Config| {
+            (config.cluster.node_calls, config.cluster.node_call_bytes) = (calls, bytes);
+        };
+        let (ground, nodes) = cluster_with(limit).await;
+        let ([_one, mut two, mut three], _, session) = three(&nodes).await;
+        let elsewhere = plain_session(&mut three, &mut [&mut two]).await;
+        two.call("send_msg", text(&session, "before")).await;
+        two.call("send_msg", text(&elsewhere, "before")).await;
+        ground.wire.cut(nodes[0].id);
+        let asked = pipeline(&mut two, &session, "unheard", 10).await;
+        // Those beyond the limit are told at once, while the others wait for their node.
+        for request in &asked[3..] {
+            let refusal = two.answer(*request).await;
+            assert_eq!((&refusal["body"]["code"], &refusal["body"]["retryable"]), (&json!("overloaded"), &json!(true)));
+        }
+        assert_eq!(nodes[1].metrics.calls_waiting.get(), 3);
+        two.call("send_msg", text(&elsewhere, "meanwhile")).await;
+        // Whatever waited goes to whoever owns the session next, and there is room again.
+        ground.store.end_lease(nodes[0].id).await.unwrap();
+        seqs(&mut two, asked[..3].to_vec()).await;
+        assert_eq!(nodes[1].metrics.calls_waiting.get(), 0);
+        let page = two.call("fetch_msgs", json!({"session_id": session, "limit": 100})).await;
+        let said = page["events"].as_array().unwrap().iter().filter(|event| event["type"] == "Msg");
+        assert_eq!(said.count(), 4);
+    }
+}
+
 /// Sends without waiting, so many messages on one connection; their requests.
 async fn pipeline(raw: &mut Raw, session: &Value, name: &str, count: usize) -> Vec<u64> {
     let mut requests = Vec::new();

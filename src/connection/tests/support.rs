@@ -155,7 +155,7 @@ impl TestNode {
             mailbox: 1024,
             idle: Duration::from_secs(config.sessions.idle_s),
             call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
-            call_bytes: config.cluster.call_bytes,
+            waiting: config.waiting(),
             roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
             rules: config.rules(),
         };

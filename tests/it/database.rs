@@ -1,11 +1,13 @@
-//! A node on PostgreSQL, and what happens to the database: killed, frozen, not there, not ours.
+//! A node on PostgreSQL, over TLS too, and what happens to the database: killed, frozen, not there, not ours.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::*;
+use crate::tls::{Certificates, certificates};
 
 async fn node_on(server: &Postgres) -> Node {
     let url = server.database().await;
@@ -219,4 +221,84 @@ async fn what_is_stored_is_there_after_the_node_is_killed() {
     let now = info(&mut a, &sid).await;
     assert_eq!((&now["name"], &now["members"]), (&seen["name"], &seen["members"]));
     assert_eq!(a.started["sessions"][0]["name"], Value::from("Tea\u{0}time"));
+}
+
+/// A port that nobody listens to.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A database server that takes nobody over TCP without TLS, with certificates for these names.
+fn postgres_with_tls(port: u16, certificates: &Certificates) -> Postgres {
+    use std::os::unix::fs::PermissionsExt;
+
+    Postgres::start_with(|dir| {
+        let (chain, key) = (dir.join("chain.pem"), dir.join("key.pem"));
+        std::fs::copy(&certificates.chain, &chain).expect("a file");
+        std::fs::copy(&certificates.key, &key).expect("a file");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        let rules = dir.join("hba.conf");
+        std::fs::write(&rules, "hostssl all all all scram-sha-256\nlocal all all scram-sha-256\n").expect("a file");
+        let settings = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", chain.display()),
+            format!("ssl_key_file={}", key.display()),
+            format!("hba_file={}", rules.display()),
+        ];
+        settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect()
+    })
+}
+
+#[tokio::test]
+async fn a_node_reaches_its_database_over_tls_if_the_right_authority_vouches_for_the_right_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |name: &str| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        folder
+    };
+    let (ours, theirs) = (certificates(&of("ours"), &["127.0.0.1"]), certificates(&of("theirs"), &["127.0.0.1"]));
+    let port = free_port();
+    let server = postgres_with_tls(port, &ours);
+    let url = |host: &str, mode: &str, authority: &Path| {
+        let place = format!("postgres://conclave:{}@{host}:{port}/postgres", postgres::PASSWORD);
+        format!("{place}?sslmode={mode}&sslrootcert={}", authority.display())
+    };
+    let good = url("127.0.0.1", "verify-full", &ours.authority);
+    let node = Node::start(&[("store.kind", "postgres"), ("store.postgres.url", &good)]).await;
+    let mut client = node.client("ann").await;
+    let sid = plain(&mut client, &mut []).await;
+    client.ok("send_msg", text(&sid, "under cover")).await;
+    let mut operator = PgConnection::connect(&good).await.expect("a connection");
+    let encrypted: Vec<bool> = sqlx::query_scalar(
+        "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'conclave'",
+    )
+    .fetch_all(&mut operator)
+    .await
+    .expect("rows");
+    assert!(!encrypted.is_empty() && encrypted.iter().all(|ssl| *ssl), "{encrypted:?}");
+
+    for (url, why) in [
+        (url("127.0.0.1", "verify-full", &theirs.authority), "invalid peer certificate: "),
+        (url("127.0.0.1", "verify-ca", &theirs.authority), "invalid peer certificate: "),
+        // Listened to, and another name than the certificate has.
+        (url("localhost", "verify-full", &ours.authority), "not valid for name"),
+    ] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_conclave"));
+        command.args(["--listen", "127.0.0.1:0"]).current_dir(folder.path());
+        command.env("CONCLAVE__STORE__KIND", "postgres").env("CONCLAVE__STORE__POSTGRES__URL", &url);
+        let ended = tokio::task::spawn_blocking(move || command.output().expect("the server's binary"));
+        // At once: waiting does not change it.
+        let output = within("the node to end", ended).await.expect("no panic");
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let start = "conclave: store.postgres.url: the store is unavailable: cannot use the database postgres at ";
+        let line = said.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains(why) && line.contains("sslrootcert"), "{line}");
+        assert!(!said.contains(postgres::PASSWORD), "{said}");
+    }
+    drop(server);
 }

@@ -86,7 +86,7 @@ async fn wait_for(options: &PgConnectOptions, within: Duration, absent: &Notify)
     loop {
         let (why, waiting_helps) = match timeout(ATTEMPT, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => (error.to_string(), waiting_helps(&error)),
+            Ok(Err(error)) => (why_not(&error), waiting_helps(&error)),
             Err(_) => ("no answer".to_owned(), true),
         };
         let place = options.get_socket().map_or_else(
@@ -110,9 +110,31 @@ async fn wait_for(options: &PgConnectOptions, within: Duration, absent: &Notify)
     }
 }
 
-/// Whether the database may be there a little later. A wrong password stays wrong.
+/// What is wrong, with the setting that is about it.
+fn why_not(error: &sqlx::Error) -> String {
+    if is_about_tls(error) {
+        return format!("{error}; sslrootcert in the URL names the authority that signs its certificate");
+    }
+    error.to_string()
+}
+
+/// Whether it is the server's certificate, or who is to vouch for it. What is found in the handshake comes as an error of
+/// reading and writing.
+fn is_about_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(io) => {
+            let tls = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+            matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the database may be there a little later. A wrong password stays wrong, and so does a certificate.
 fn waiting_helps(error: &sqlx::Error) -> bool {
     match error {
+        error if is_about_tls(error) => false,
         sqlx::Error::Database(error) => {
             // Starting up, shutting down, too many connections.
             error.code().is_some_and(|code| code.starts_with("57P") || code == "53300")

@@ -237,7 +237,7 @@ impl Node {
         let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
-        subscriptions.attach(bus.bus());
+        subscriptions.attach(bus.bus(), config.cluster.lane_bytes);
         // Without a bus to them there are no other nodes: the embedded store has a lock on its directory.
         let is_alone = config.cluster.bus == BusKind::Local;
         let parts = SessionParts {

@@ -302,6 +302,9 @@ sections! {
         node_calls: usize = 50_000, in 1..=10_000_000;
         /// Bytes of such requests that may wait for one node.
         node_call_bytes: usize = 33_554_432, in 1_048_576..=17_179_869_184;
+        /// Bytes that may wait on each way between the bus and this node's sessions and connections; beyond, messages are
+        /// dropped, and sent again or read from the store.
+        lane_bytes: usize = 67_108_864, in 41_943_040..=4_294_967_295;
         /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
         roll_call_ms: u64 = 3000, in 100..=60_000;
     }

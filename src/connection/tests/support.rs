@@ -177,7 +177,8 @@ impl TestNode {
         store.renew_lease(id, 3_600_000, &report()).await.unwrap();
         let commits = GroupCommit::start(Arc::clone(&store), id, GroupCommitOptions::default(), None);
         let subscriptions = Subscriptions::new(id, Arc::clone(&metrics));
-        subscriptions.attach(Arc::new(ground.wire.join(id, Arc::new(subscriptions.clone()))));
+        let end = ground.wire.join(id, Arc::new(subscriptions.clone()));
+        subscriptions.attach(Arc::new(end), config.cluster.lane_bytes);
         let options = SessionsOptions {
             node_id: id,
             threads: 1,

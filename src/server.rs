@@ -1,7 +1,7 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory, or behind a porch where a shared one is not there yet; the lease, and with it the clock; group commit; the
+//! directory, or behind a porch where it is not there yet; the lease, and with it the clock; group commit; the
 //! way to connections, and the bus, which may come later; sessions; accounts; upkeep; and last the doors open. Stop is
 //! the same backwards: not ready, nobody let in, connections sent away, the clients' door shut, sessions and their
 //! commits finished, the lease given up, the store closed, and last the operators' door.
@@ -93,7 +93,7 @@ pub struct Server {
 enum Stage {
     /// Everything is put together.
     Built(Box<Node>),
-    /// A shared store is not there yet.
+    /// The store is not there yet.
     Waiting(Box<Waiting>),
 }
 
@@ -126,8 +126,8 @@ struct Node {
 }
 
 impl Server {
-    /// Binds, opens the store and puts everything together, or begins to wait for a shared store that is not there: then
-    /// the doors have a porch until it is, where `/readyz` says so and clients are refused. On an actix runtime.
+    /// Binds, opens the store and puts everything together, or begins to wait for a store that is not there yet:
+    /// then the doors have a porch until it is, where `/readyz` says so and clients are refused. On an actix runtime.
     ///
     /// # Errors
     /// If an address is taken, the store is in use or damaged, or a certificate cannot be used.

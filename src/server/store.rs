@@ -16,7 +16,10 @@ use crate::store::{
 };
 use crate::telemetry::Metrics;
 
-/// A shared store that is not there yet: it resolves when it is, or when the node has waited long enough.
+/// How long opening a store may take until it counts as waiting: an upgrade of its schema can take long.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// A store that is not there yet: it resolves when it is, or when the node has waited long enough.
 pub(super) type Awaited = BoxFuture<'static, Result<Arc<dyn Store>, StartError>>;
 
 /// What came of beginning to open the store.
@@ -34,6 +37,7 @@ pub(super) async fn begin(config: &Config) -> Result<Opening, StartError> {
     tokio::select! {
         store = &mut opening => store.map(Opening::Open),
         () = absent.notified() => Ok(Opening::Awaited(opening)),
+        () = tokio::time::sleep(AT_ONCE) => Ok(Opening::Awaited(opening)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::support::*;
 use crate::tls::{Certificates, certificates};
@@ -19,6 +20,15 @@ async fn node_on(server: &Postgres) -> Node {
         ("cluster.lease_s", "3"),
     ])
     .await
+}
+
+async fn until_ready(node: &Node) {
+    within("the node to be ready", async {
+        while node.get("/readyz").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// Sends until the node has taken it, and says where; each answer in between has to be `unavailable`.
@@ -140,15 +150,32 @@ async fn a_node_waits_for_its_database_and_says_what_is_missing() {
     node.get("/v1/ws").await.refused(503, "unavailable");
 
     server.start_again();
-    within("the node to be ready", async {
-        while node.get("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    until_ready(&node).await;
     let mut client = node.client("alice").await;
     let sid = plain(&mut client, &mut []).await;
     client.ok("send_msg", text(&sid, "at last")).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_database_is_being_upgraded_waits_like_for_one_that_is_not_there() {
+    let url = Postgres::shared().database().await;
+    let settings = [("store.kind", "postgres"), ("store.postgres.url", url.as_str())];
+    let mut node = Node::start(&settings).await;
+    node.terminate();
+    assert!(node.terminated().await.success());
+    // Stands in for an upgrade that takes its time.
+    let mut upgrade = PgConnection::connect(&url).await.expect("a connection");
+    sqlx::raw_sql("BEGIN; LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut upgrade)
+        .await
+        .expect("a lock");
+    node.restart().await;
+    let body = node.get("/readyz").await.refused(503, "unavailable");
+    assert_eq!(body["message"], "the node is starting: missing store");
+    assert_eq!(node.get("/livez").await.status, 200);
+    sqlx::raw_sql("COMMIT").execute(&mut upgrade).await.expect("an end");
+    until_ready(&node).await;
+    node.client("ann").await;
 }
 
 #[tokio::test]

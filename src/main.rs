@@ -64,7 +64,9 @@ fn run(Arguments { listen, data_dir, config, log_format, command }: Arguments) -
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::init_logs(&config.telemetry)?;
+    // Before anybody knows that it is there, so that no signal ends it unheard.
+    let stop = stop_signal()?;
     let server = Server::build(config).await?;
     println!("{}", server.greeting());
-    server.run_until(stop_signal()?).await.map_err(Into::into)
+    server.run_until(stop).await.map_err(Into::into)
 }

@@ -1,12 +1,13 @@
 //! The server: puts the rooms together, and has the order in which a node starts and stops.
 //!
 //! Start: the listener's address, so that a port that is taken costs nothing; the store, with its lock on the data
-//! directory; the lease, and with it the clock; group commit; the way to connections, and the bus, which may come
-//! later; sessions; accounts; upkeep; and last the doors open. Stop is the same backwards: not ready, nobody let in,
-//! connections sent away, the clients' door shut, sessions and their commits finished, the lease given up, the store
-//! closed, and last the operators' door.
+//! directory, or behind a porch where it is not there yet; the lease, and with it the clock; group commit; the
+//! way to connections, and the bus, which may come later; sessions; accounts; upkeep; and last the doors open. Stop is
+//! the same backwards: not ready, nobody let in, connections sent away, the clients' door shut, sessions and their
+//! commits finished, the lease given up, the store closed, and last the operators' door.
 
 mod bus;
+mod doors;
 mod program;
 mod service;
 mod store;
@@ -20,8 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -29,40 +28,23 @@ pub use program::{AdministerError, administer, check_config, stop_signal};
 pub use tls::TlsError;
 
 use bus::NodeBus;
+use doors::{Door, Doorway, Porch, cores};
+use store::{Awaited, Opening};
 use upkeep::{Upkeep, UpkeepParts};
 use wiring::{LeasedCommits, Ripples};
 
 use crate::accounts::{AccountParts, Accounts, Token};
 use crate::cluster::{Lease, RedisTrouble};
-use crate::config::{BusKind, Config, MAX_WORKERS};
-use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket};
-use crate::http::{self, Readiness, Site};
+use crate::config::{BusKind, Config};
+use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions};
+use crate::http::{Readiness, Site};
 use crate::protocol::{CloseCode, NodeId};
 use crate::session::{Clock, MayTakeOver, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{GroupCommit, Retention, Store, StoreError};
 use crate::telemetry::Metrics;
 
-/// Connections that may wait to be accepted: a crowd that comes back at once is not turned away.
-const BACKLOG: u32 = 4096;
-
 /// What clients have to take their last frames in and to answer the close, when the node stops.
 const GOODBYE: Duration = Duration::from_secs(3);
-
-/// What all listeners have in common. Signals are the program's business, not the library's.
-macro_rules! tuned {
-    ($server:expr, $settings:expr, $workers:expr) => {
-        $server
-            .workers($workers)
-            .backlog(BACKLOG)
-            .keep_alive(Duration::from_secs($settings.keep_alive_s))
-            .client_request_timeout(Duration::from_secs($settings.request_timeout_s))
-            .client_disconnect_timeout(Duration::from_secs(5))
-            .max_connections(100_000)
-            .max_connection_rate(1024)
-            .shutdown_timeout(2)
-            .disable_signals()
-    };
-}
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -101,17 +83,33 @@ pub enum StartError {
     Redis(#[from] RedisTrouble),
 }
 
-/// A node that is ready to run: its doors are there, and closed.
+/// A node that is ready to run: its addresses are bound, and its doors closed.
 pub struct Server {
-    doors: Vec<Door>,
-    node: Node,
+    doorway: Doorway,
+    stage: Stage,
 }
 
-/// One listener.
-struct Door {
-    address: SocketAddr,
-    secure: bool,
-    server: actix_web::dev::Server,
+/// How far the start has come.
+enum Stage {
+    /// Everything is put together.
+    Built(Box<Node>),
+    /// The store is not there yet.
+    Waiting(Box<Waiting>),
+}
+
+/// What a node has while it waits for its store.
+struct Waiting {
+    config: Config,
+    store: Awaited,
+    signs: Signs,
+    porch: Porch,
+}
+
+/// What is seen of a node from outside, before it has a store and after.
+#[derive(Clone)]
+struct Signs {
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
 }
 
 /// The rooms behind the doors.
@@ -122,61 +120,75 @@ struct Node {
     commits: GroupCommit,
     sessions: Sessions,
     connections: Arc<Connections>,
-    readiness: Arc<Readiness>,
-    metrics: Arc<Metrics>,
+    signs: Signs,
     site: Site,
     upkeep: UpkeepParts,
 }
 
 impl Server {
-    /// Binds, opens the store and puts everything together. On an actix runtime.
+    /// Binds, opens the store and puts everything together, or begins to wait for a store that is not there yet:
+    /// then the doors have a porch until it is, where `/readyz` says so and clients are refused. On an actix runtime.
     ///
     /// # Errors
     /// If an address is taken, the store is in use or damaged, or a certificate cannot be used.
     pub async fn build(config: Config) -> Result<Self, StartError> {
-        let client = bind("http.listen", config.http.listen)?;
-        let operations = config.http.operations_listen.map(|at| bind("http.operations_listen", at)).transpose()?;
-        let tls = tls::load(&config.http_tls)?;
-        let node = Node::build(config).await?;
-        let mut doors = vec![node.client_door(client, tls, operations.is_none())?];
-        if let Some(listener) = operations {
-            doors.push(node.operations_door(listener)?);
-        }
-        Ok(Self { doors, node })
+        let doorway = Doorway::bind(&config)?;
+        let signs = Signs { readiness: Arc::default(), metrics: Metrics::new() };
+        let stage = match store::begin(&config).await? {
+            Opening::Open(store) => Stage::Built(Box::new(Node::build(config, store, signs).await?)),
+            Opening::Awaited(store) => {
+                signs.readiness.wait_for_store(true);
+                let porch = doorway.open_porch(&config.http, &signs)?;
+                Stage::Waiting(Box::new(Waiting { config, store, signs, porch }))
+            }
+        };
+        Ok(Self { doorway, stage })
     }
 
     /// Where clients connect.
     pub fn addr(&self) -> SocketAddr {
-        self.doors[0].address
+        self.doorway.client_address()
     }
 
     /// Where clients connect, as a URL.
     pub fn url(&self) -> String {
-        let Door { address, secure, .. } = &self.doors[0];
-        format!("{}://{address}", if *secure { "https" } else { "http" })
+        self.doorway.url()
     }
 
     /// Where health and metrics are, if they have a listener of their own.
     pub fn operations_addr(&self) -> Option<SocketAddr> {
-        self.doors.get(1).map(|door| door.address)
+        self.doorway.operations_address()
     }
 
     /// Where everything is kept, for people.
     pub fn place(&self) -> String {
-        store::place(&self.node.config)
+        store::place(match &self.stage {
+            Stage::Built(node) => &node.config,
+            Stage::Waiting(waiting) => &waiting.config,
+        })
     }
 
-    /// Opens the doors, and runs until `stop` resolves; then ends everything in order, within `shutdown.deadline_s`.
+    /// Opens the doors, as soon as the store is there, and runs until `stop` resolves; then ends everything in order,
+    /// within `shutdown.deadline_s`.
     ///
     /// # Errors
-    /// If a listener fails while the node runs, or the bus does not come within `cluster.connect_within_s`. Until it
-    /// comes the doors are open, and `/readyz` says what is missing.
+    /// If the store does not come within `store.postgres.connect_within_s`, a listener fails while the node runs, or the
+    /// bus does not come within `cluster.connect_within_s`. Until both are there, `/readyz` says what is missing.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { doors, node } = self;
+        let Self { doorway, stage } = self;
+        tokio::pin!(stop);
+        let node = match stage {
+            Stage::Built(node) => node,
+            Stage::Waiting(waiting) => match waiting.end(stop.as_mut()).await.map_err(io::Error::other)? {
+                Some(node) => Box::new(node),
+                None => return Ok(()),
+            },
+        };
+        let doors = doorway.open(&node).map_err(io::Error::other)?;
         let upkeep = Upkeep::start(node.upkeep.clone());
-        let handles: Vec<ServerHandle> = doors.iter().map(|door| door.server.handle()).collect();
+        let handles: Vec<ServerHandle> = doors.iter().map(Door::handle).collect();
         let mut running: Vec<JoinHandle<io::Result<()>>> =
-            doors.into_iter().map(|door| actix_web::rt::spawn(door.server)).collect();
+            doors.into_iter().map(|door| actix_web::rt::spawn(door)).collect();
         let failed = tokio::select! {
             () = stop => None,
             (ended, ..) = futures_util::future::select_all(&mut running) => Some(ended.map_err(io::Error::other)),
@@ -195,10 +207,27 @@ impl Server {
     }
 }
 
+impl Waiting {
+    /// Until the store is there and everything is put together; nothing if the node is to stop before.
+    async fn end(self, stop: impl Future<Output = ()>) -> Result<Option<Node>, StartError> {
+        let Self { config, store, signs, porch } = self;
+        let built = async {
+            let store = store.await?;
+            signs.readiness.wait_for_store(false);
+            Node::build(config, store, signs).await
+        };
+        let built = tokio::select! {
+            () = stop => None,
+            built = built => Some(built),
+        };
+        porch.close().await;
+        built.transpose()
+    }
+}
+
 impl Node {
-    async fn build(config: Config) -> Result<Self, StartError> {
-        let metrics = Metrics::new();
-        let store = store::open_store(&config).await?;
+    async fn build(config: Config, store: Arc<dyn Store>, signs: Signs) -> Result<Self, StartError> {
+        let Signs { readiness, metrics } = signs.clone();
         let system_clock = Arc::new(SystemClock::default());
         let clock: Arc<dyn Clock> = Arc::clone(&system_clock) as Arc<dyn Clock>;
         let lifetime = Duration::from_secs(config.cluster.lease_s);
@@ -208,7 +237,7 @@ impl Node {
         let commits = store::start_commits(&config, Arc::clone(&store), lease.node_id(), &metrics);
         let subscriptions = Subscriptions::new(lease.node_id(), Arc::clone(&metrics));
         let bus = NodeBus::open(&config, lease.node_id(), Arc::new(subscriptions.clone()), &metrics)?;
-        subscriptions.attach(bus.bus());
+        subscriptions.attach(bus.bus(), config.cluster.lane_bytes);
         // Without a bus to them there are no other nodes: the embedded store has a lock on its directory.
         let is_alone = config.cluster.bus == BusKind::Local;
         let parts = SessionParts {
@@ -244,7 +273,6 @@ impl Node {
             metrics: Arc::clone(&metrics),
         };
         let accounts = Accounts::new(&config, parts);
-        let readiness = Arc::new(Readiness::default());
         let time = Arc::clone(&clock);
         let recovery = Recovery::new(Arc::clone(&store), subscriptions.clone(), Arc::new(move || time.now()));
         let upkeep = UpkeepParts {
@@ -256,8 +284,8 @@ impl Node {
             subscriptions,
             connections: Arc::clone(&connections),
             recovery,
-            readiness: Arc::clone(&readiness),
-            metrics: Arc::clone(&metrics),
+            readiness,
+            metrics,
             retention: retention(&config),
             sweep_every: Duration::from_secs(config.cluster.sweep_s),
             hurried_sweep_every: Duration::from_millis(config.cluster.cut_off_sweep_ms),
@@ -266,65 +294,12 @@ impl Node {
             is_alone,
         };
         let site = Site::new(&config.http, accounts, Arc::clone(&connections));
-        Ok(Self { config, store, lease, commits, sessions, connections, readiness, metrics, site, upkeep })
-    }
-
-    /// The listener for clients; health and metrics too, where they have none of their own.
-    fn client_door(
-        &self,
-        listener: Listener,
-        tls: Option<rustls::ServerConfig>,
-        with_operations: bool,
-    ) -> Result<Door, StartError> {
-        let (site, metrics, readiness) = (self.site.clone(), Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let body_bytes = self.config.http.body_bytes;
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(web::Data::new(site.clone()))
-                .app_data(web::Data::new(Arc::clone(&metrics)))
-                .app_data(web::Data::new(Arc::clone(&readiness)))
-                .app_data(web::PayloadConfig::new(body_bytes))
-                .wrap(from_fn(http::count))
-                .configure(|routes| {
-                    http::client_routes(routes);
-                    if with_operations {
-                        http::operations_routes(routes);
-                    }
-                })
-        })
-        .on_connect(prepare_socket(&self.config.connections));
-        let server = tuned!(server, self.config.http, workers(self.config.http.workers));
-        let secure = tls.is_some();
-        let Listener { key, address, socket } = listener;
-        let bound = match tls {
-            Some(tls) => server.listen_rustls_0_23(socket, tls),
-            None => server.listen(socket),
-        };
-        let server = bound.map_err(|error| StartError::Listen { key, address, error })?.run();
-        Ok(Door { address, secure, server })
-    }
-
-    /// The listener for operators.
-    fn operations_door(&self, listener: Listener) -> Result<Door, StartError> {
-        let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(web::Data::new(Arc::clone(&metrics)))
-                .app_data(web::Data::new(Arc::clone(&readiness)))
-                .wrap(from_fn(http::count))
-                .configure(http::operations_routes)
-        });
-        let Listener { key, address, socket } = listener;
-        let server = tuned!(server, self.config.http, 1)
-            .listen(socket)
-            .map_err(|error| StartError::Listen { key, address, error })?
-            .run();
-        Ok(Door { address, secure: false, server })
+        Ok(Self { config, store, lease, commits, sessions, connections, signs, site, upkeep })
     }
 
     /// Ends everything, in order.
     async fn stop(&self, doors: &[ServerHandle], upkeep: &Upkeep) {
-        self.readiness.stop();
+        self.signs.readiness.stop();
         upkeep.stop_sweeping();
         // What was acknowledged is stored already; what is under way is finished or answered with `unavailable`. The
         // doors stay open meanwhile, so that newcomers and probes are told.
@@ -355,34 +330,6 @@ impl Node {
     }
 }
 
-/// A bound address.
-struct Listener {
-    key: &'static str,
-    address: SocketAddr,
-    socket: std::net::TcpListener,
-}
-
-fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> {
-    let listen = || {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG as i32)?;
-        let socket = std::net::TcpListener::from(socket);
-        Ok(Listener { key, address: socket.local_addr()?, socket })
-    };
-    listen().map_err(|error| StartError::Listen { key, address, error })
-}
-
-fn workers(setting: usize) -> usize {
-    if setting > 0 { setting } else { cores().min(MAX_WORKERS) }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
     let threads = config.sessions.threads;
     SessionsOptions {
@@ -391,7 +338,7 @@ fn session_options(config: &Config, node_id: NodeId) -> SessionsOptions {
         mailbox: config.sessions.mailbox,
         idle: Duration::from_secs(config.sessions.idle_s),
         call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
-        call_bytes: config.cluster.call_bytes,
+        waiting: config.waiting(),
         roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
         rules: config.rules(),
     }

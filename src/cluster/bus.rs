@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
+use super::wire::{Message, Wire};
 use crate::protocol::{NodeId, SessionId, UserId};
 
 /// Where a message goes.
@@ -48,7 +48,7 @@ impl BusError {
 /// Takes what comes from other nodes.
 pub trait Incoming: Send + Sync {
     /// A message on a channel that this node listens to. Must not block.
-    fn message(&self, channel: Channel, payload: Bytes);
+    fn message(&self, channel: Channel, message: Message);
 
     /// Something on this channel may be lost: the bus was away, here or at a sender, or too much came at once. The
     /// channel is listened to again, so what is read from the store from now on and what comes next leave no gap. Must
@@ -59,12 +59,15 @@ pub trait Incoming: Send + Sync {
 /// Fan-out between nodes. A node does not hear itself: it hands its own messages to itself directly.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
+    /// The version that is written now: all nodes that live read it.
+    fn wire(&self) -> Wire;
+
     /// Sends to all other nodes that listen; lossy. What one node sends on one channel comes in its order. Does not wait
     /// for the bus: `Ok` says that it is on its way.
     ///
     /// # Errors
     /// If the bus is not there, or more waits for it than may. Who listens is told that it missed something.
-    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError>;
+    async fn publish(&self, channel: Channel, message: Message) -> Result<(), BusError>;
 
     /// Listens; confirmed when this returns: what is published from now on comes, or [`Incoming::missed`] does.
     ///
@@ -112,8 +115,12 @@ impl LocalBus {
 
 #[async_trait]
 impl Bus for LocalBus {
-    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
-        let is_too_large = payload.len() > MAX_MESSAGE;
+    fn wire(&self) -> Wire {
+        Wire::RANGE.newest
+    }
+
+    async fn publish(&self, channel: Channel, message: Message) -> Result<(), BusError> {
+        let is_too_large = message.bytes.len() > MAX_MESSAGE;
         let nodes = self.nodes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (index, peer) in nodes.iter().enumerate() {
             if index == self.me || !peer.channels.contains(&channel) {
@@ -122,10 +129,10 @@ impl Bus for LocalBus {
             if is_too_large {
                 peer.incoming.missed(channel);
             } else {
-                peer.incoming.message(channel, payload.clone());
+                peer.incoming.message(channel, message.clone());
             }
         }
-        if is_too_large { Err(BusError::too_large(payload.len())) } else { Ok(()) }
+        if is_too_large { Err(BusError::too_large(message.bytes.len())) } else { Ok(()) }
     }
 
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {

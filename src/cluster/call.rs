@@ -1,18 +1,16 @@
 //! What one node tells another: commands for sessions that live there, what comes of them, and nudges.
 //!
-//! Encoded once by the sender; a receiver's frames are slices of the message as it came. Invariant: a message of
-//! another version, or one that is damaged, is dropped, and what it was about is told again or found in the
-//! store. Who may speak as a node is the bus's business, not this file's.
+//! Encoded once by the sender, in a version that the receiver reads; a receiver's frames are slices of the message as it
+//! came. Invariant: a message that is damaged is dropped, and what it was about is told again or found in the store. Who
+//! may speak as a node is the bus's business, not this file's.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::placement::Ticket;
 use super::publication::{Damaged, put_bytes, take_bytes, take_id, take_user};
+use super::wire::{Message, Wire};
 use crate::protocol::{ErrorCode, Frame, NodeId, Request, RequestId, SessionId, UserId};
 use crate::session::state::Command;
-
-/// The version of everything in this file.
-const VERSION: u8 = 1;
 
 /// One connection of the cluster: its node, its worker thread, and a number that is not used twice on that node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,38 +125,35 @@ const PRESENT: u8 = 7;
 const REACHED: u8 = 8;
 
 impl NodeMessage {
-    /// Encoded messages of `from`, as they travel together: a version, the sender, and each behind its length.
-    pub fn bundle(from: NodeId, messages: &[Bytes]) -> Bytes {
+    /// Encoded messages of `from`, all in this version, as they travel together: the sender, and each behind its length.
+    pub fn bundle(wire: Wire, from: NodeId, messages: &[Bytes]) -> Message {
         let size = messages.iter().map(|message| message.len() + 4).sum::<usize>();
-        let mut out = BytesMut::with_capacity(size + 17);
-        out.put_u8(VERSION);
+        let mut out = wire.begin(size + 17);
         out.put_slice(from.as_bytes());
         messages.iter().for_each(|message| put_bytes(&mut out, message));
-        out.freeze()
+        Message { wire, bytes: out.freeze() }
     }
 
     /// Reads what [`NodeMessage::bundle`] wrote: who sent it, and the messages that can be read.
     ///
     /// # Errors
-    /// If it is anything else, or of another version.
-    pub fn unbundle(mut payload: Bytes) -> Result<(NodeId, Vec<Self>), Damaged> {
-        if payload.try_get_u8().map_err(|_| Damaged)? != VERSION {
-            return Err(Damaged);
-        }
-        let from = NodeId::from_bytes(take_id(&mut payload)?);
+    /// If it is anything else.
+    pub fn unbundle(Message { wire, mut bytes }: Message) -> Result<(NodeId, Vec<Self>), Damaged> {
+        wire.begun(&mut bytes)?;
+        let from = NodeId::from_bytes(take_id(&mut bytes)?);
         let mut messages = Vec::new();
-        while payload.has_remaining() {
+        while bytes.has_remaining() {
             // One that makes no sense here takes no other with it.
-            messages.extend(Self::decode(take_bytes(&mut payload)?).ok());
+            messages.extend(Self::decode(wire, take_bytes(&mut bytes)?).ok());
         }
         Ok((from, messages))
     }
 
     /// A call, from its parts.
-    pub fn encode_call(ticket: Ticket, session_id: SessionId, caller: &Caller, command: &Command) -> Bytes {
+    pub fn encode_call(wire: Wire, ticket: Ticket, session_id: SessionId, caller: &Caller, command: &Command) -> Bytes {
         let command = serde_json::to_vec(command);
         let command = command.expect("a command is made of strings, numbers and lists: JSON has them all");
-        let mut out = BytesMut::with_capacity(command.len() + 160);
+        let mut out = wire.begin(command.len() + 160);
         out.put_u8(CALL);
         out.put_slice(session_id.as_bytes());
         let Ticket { id, line, after, settled } = ticket;
@@ -171,12 +166,12 @@ impl NodeMessage {
     }
 
     /// As it travels within a bundle.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
+    pub fn encode(&self, wire: Wire) -> Bytes {
+        let mut out = wire.begin(0);
         match self {
             Self::Call(call) => {
                 let Call { ticket, session_id, ref caller, ref command } = **call;
-                return Self::encode_call(ticket, session_id, caller, command);
+                return Self::encode_call(wire, ticket, session_id, caller, command);
             }
             Self::Answers(session_id, answers) => {
                 out.put_u8(ANSWERS);
@@ -210,8 +205,9 @@ impl NodeMessage {
         out.freeze()
     }
 
-    fn decode(mut message: Bytes) -> Result<Self, Damaged> {
+    fn decode(wire: Wire, mut message: Bytes) -> Result<Self, Damaged> {
         let message = &mut message;
+        wire.begun(message)?;
         let kind = message.try_get_u8().map_err(|_| Damaged)?;
         let session_id = SessionId::from_bytes(take_id(message)?);
         Ok(match kind {
@@ -388,34 +384,34 @@ mod tests {
         ]
     }
 
-    fn bundle(messages: &[NodeMessage]) -> Bytes {
-        let encoded: Vec<Bytes> = messages.iter().map(NodeMessage::encode).collect();
-        NodeMessage::bundle(NODE, &encoded)
+    fn bundle(wire: Wire, messages: &[NodeMessage]) -> Message {
+        let encoded: Vec<Bytes> = messages.iter().map(|message| message.encode(wire)).collect();
+        NodeMessage::bundle(wire, NODE, &encoded)
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        assert_eq!(NodeMessage::unbundle(bundle(&examples())).unwrap(), (NODE, examples()));
+        for wire in [Wire::V1, Wire::Next] {
+            assert_eq!(NodeMessage::unbundle(bundle(wire, &examples())).unwrap(), (NODE, examples()));
+        }
     }
 
     #[test]
-    fn what_is_cut_short_or_of_another_version_is_refused() {
+    fn what_is_cut_short_is_refused() {
         for example in examples() {
-            let payload = bundle(&[example]);
-            for len in 1..payload.len() {
-                let cut = NodeMessage::unbundle(payload.slice(..len));
+            let Message { wire, bytes } = bundle(Wire::V1, &[example]);
+            for len in 1..bytes.len() {
+                let cut = NodeMessage::unbundle(Message { wire, bytes: bytes.slice(..len) });
                 assert!(cut.is_err() || cut.is_ok_and(|(_, messages)| messages.is_empty()), "cut at {len}");
             }
-            let mut other = payload.to_vec();
-            other[0] = 9;
-            assert_eq!(NodeMessage::unbundle(other.into()), Err(Damaged));
         }
     }
 
     #[test]
     fn a_message_that_cannot_be_read_takes_no_other_with_it() {
         let good = NodeMessage::Nudge(SESSION, Nudge::Tasks);
-        let payload = NodeMessage::bundle(NODE, &[good.encode(), Bytes::from_static(b"\xffnone"), good.encode()]);
-        assert_eq!(NodeMessage::unbundle(payload).unwrap().1, [good.clone(), good]);
+        let (wire, encoded) = (Wire::V1, good.encode(Wire::V1));
+        let message = NodeMessage::bundle(wire, NODE, &[encoded.clone(), Bytes::from_static(b"\xffnone"), encoded]);
+        assert_eq!(NodeMessage::unbundle(message).unwrap().1, [good.clone(), good]);
     }
 }

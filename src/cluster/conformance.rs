@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Bus, Channel, Incoming, MAX_MESSAGE};
+use super::{Bus, BusError, Channel, Incoming, MAX_MESSAGE, Message};
 use crate::protocol::{NodeId, SessionId, UserId};
 
 /// How long anything may take that has to happen.
@@ -43,8 +43,8 @@ pub(crate) struct Peer {
 pub(crate) struct Ear(UnboundedSender<Heard>);
 
 impl Incoming for Ear {
-    fn message(&self, channel: Channel, payload: Bytes) {
-        let _ = self.0.send(Heard::Message(channel, payload));
+    fn message(&self, channel: Channel, message: Message) {
+        let _ = self.0.send(Heard::Message(channel, message.bytes));
     }
 
     fn missed(&self, channel: Channel) {
@@ -80,7 +80,12 @@ impl Peer {
     }
 
     pub(crate) async fn publish(&self, channel: Channel, payload: impl Into<Bytes>) {
-        self.bus.publish(channel, payload.into()).await.expect("a bus");
+        self.try_publish(channel, payload).await.expect("a bus");
+    }
+
+    pub(crate) async fn try_publish(&self, channel: Channel, payload: impl Into<Bytes>) -> Result<(), BusError> {
+        let message = Message { wire: self.bus.wire(), bytes: payload.into() };
+        self.bus.publish(channel, message).await
     }
 
     pub(crate) async fn next(&self) -> Heard {
@@ -253,7 +258,7 @@ pub(crate) async fn messages_come_whole_whatever_their_size(subject: &Subject) {
 pub(crate) async fn who_listens_is_told_of_a_message_that_is_too_large(subject: &Subject) {
     let [sender, listener] = subject.nodes().await;
     listener.subscribe(session(1)).await;
-    assert!(sender.bus.publish(session(1), Bytes::from(vec![0; MAX_MESSAGE + 1])).await.is_err());
+    assert!(sender.try_publish(session(1), vec![0; MAX_MESSAGE + 1]).await.is_err());
     assert_eq!(listener.next().await, Heard::Missed(session(1)));
     sender.publish(session(1), "small").await;
     listener.hears(session(1), b"small").await;

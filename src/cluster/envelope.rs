@@ -20,8 +20,8 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::wire::{Message, Range, Wire};
 use crate::protocol::NodeId;
-use crate::store::WireVersions;
 
 /// Bytes before what is encrypted.
 const HEAD: usize = 30;
@@ -36,9 +36,6 @@ const SENDERS: usize = 1024;
 
 /// Lanes of one sender that an opener remembers; the oldest goes first.
 const LANES: usize = 1024;
-
-/// The versions that this release reads: its own and the one before. There is none before the first.
-pub const WIRE: WireVersions = WireVersions { oldest: 1, newest: 1 };
 
 /// What all nodes of a cluster know, and nobody else.
 #[derive(Clone)]
@@ -143,14 +140,14 @@ impl Sealer {
     /// Seals a payload for a channel. The caller never uses a counter of a lane twice.
     pub(super) fn seal(
         &self,
-        version: u16,
+        wire: Wire,
         (lane, counter): (u32, u64),
         channel: &str,
         kind: Kind,
         payload: &[u8],
     ) -> Vec<u8> {
         let mut out = Vec::with_capacity(payload.len() + OVERHEAD);
-        out.extend_from_slice(&version.to_be_bytes());
+        out.extend_from_slice(&wire.number().to_be_bytes());
         out.extend_from_slice(self.sender.as_bytes());
         out.extend_from_slice(&lane.to_be_bytes());
         out.extend_from_slice(&counter.to_be_bytes());
@@ -174,13 +171,13 @@ pub(super) struct Opened {
     /// What for.
     pub(super) kind: Kind,
     /// With what.
-    pub(super) payload: Bytes,
+    pub(super) message: Message,
 }
 
 /// Opens the envelopes of all nodes.
 pub(super) struct Opener {
     secret: ClusterSecret,
-    wire: WireVersions,
+    range: Range,
     senders: HashMap<NodeId, Sender>,
     /// How many were opened: an age for senders.
     opened: u64,
@@ -195,8 +192,8 @@ struct Sender {
 
 impl Opener {
     /// Knows nobody yet.
-    pub(super) fn new(secret: ClusterSecret, wire: WireVersions) -> Self {
-        Self { secret, wire, senders: HashMap::new(), opened: 0 }
+    pub(super) fn new(secret: ClusterSecret, range: Range) -> Self {
+        Self { secret, range, senders: HashMap::new(), opened: 0 }
     }
 
     /// Who claims to have sent it; nothing is proven.
@@ -212,9 +209,7 @@ impl Opener {
         if message.len() < OVERHEAD {
             return Err(Rejected::Damaged);
         }
-        if !(self.wire.oldest..=self.wire.newest).contains(&u16::from_be_bytes(take(&message, 0))) {
-            return Err(Rejected::Version);
-        }
+        let wire = self.range.read(u16::from_be_bytes(take(&message, 0))).ok_or(Rejected::Version)?;
         let sender = Self::claimed(&message).ok_or(Rejected::Damaged)?;
         let lane = u32::from_be_bytes(take(&message, 18));
         let counter = u64::from_be_bytes(take(&message, 22));
@@ -238,7 +233,8 @@ impl Opener {
             .map_err(|_| Rejected::Signature)?;
         self.heard(sender, lane, counter);
         let kind = Kind::of(message[HEAD]).ok_or(Rejected::Damaged)?;
-        Ok(Opened { sender, kind, payload: Bytes::from(message).slice(HEAD + 1..) })
+        let bytes = Bytes::from(message).slice(HEAD + 1..);
+        Ok(Opened { sender, kind, message: Message { wire, bytes } })
     }
 
     /// Remembers an envelope that was genuine.

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::envelope::WIRE;
+use super::wire::Wire;
 use crate::protocol::{NodeId, Timestamp};
 use crate::store::{NodeReport, Store, StoreResult};
 use crate::telemetry::Metrics;
@@ -156,7 +156,7 @@ impl Lease {
         let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         NodeReport {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            wire: WIRE,
+            wire: Wire::RANGE.versions(),
             connections: count(&self.metrics.connections),
             sessions: count(&self.metrics.sessions),
             bus_ok: self.bus_ok.load(Ordering::Relaxed),

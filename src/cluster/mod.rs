@@ -10,11 +10,13 @@ pub mod placement;
 mod publication;
 mod redis;
 mod standing;
+mod wire;
 
 pub use bus::{Bus, BusError, Channel, Incoming, LocalBus, MAX_MESSAGE};
 pub use call::{Asked, Call, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, NotTaken, Nudge};
-pub use envelope::{ClusterSecret, WIRE};
+pub use envelope::ClusterSecret;
 pub use lease::{Lease, OnTime};
 pub use publication::{Damaged, Effect, Publication, Row, UserSignal};
 pub use redis::{RedisBus, RedisOptions, RedisTrouble};
 pub use standing::{Own, Standing};
+pub use wire::{Message, Range, Wire};

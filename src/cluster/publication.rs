@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::wire::{Message, Wire};
 use crate::protocol::{Frame, InboxId, NodeId, SessionId, UserId};
 use crate::store::TokenHash;
 
@@ -113,22 +114,23 @@ const RELEASED: u8 = 7;
 
 impl Publication {
     /// As it travels. Layout: session id, version, then rows of a kind byte and length-prefixed parts, big-endian.
-    pub fn encode(&self) -> Bytes {
+    pub fn encode(&self, wire: Wire) -> Message {
         let size = self.rows.iter().map(Row::size_hint).sum::<usize>() + 32;
-        let mut out = BytesMut::with_capacity(size);
+        let mut out = wire.begin(size);
         out.put_slice(self.session_id.as_bytes());
         out.put_u64(self.version);
         for row in &self.rows {
             row.encode(&mut out);
         }
-        out.freeze()
+        Message { wire, bytes: out.freeze() }
     }
 
-    /// Reads what [`Publication::encode`] wrote; frames share `message`.
+    /// Reads what [`Publication::encode`] wrote; frames share its bytes.
     ///
     /// # Errors
     /// If it is anything else.
-    pub fn decode(mut message: Bytes) -> Result<Self, Damaged> {
+    pub fn decode(Message { wire, bytes: mut message }: Message) -> Result<Self, Damaged> {
+        wire.begun(&mut message)?;
         let session_id = SessionId::from_bytes(take_id(&mut message)?);
         let version = message.try_get_u64().map_err(|_| Damaged)?;
         let mut rows = Vec::new();
@@ -239,8 +241,8 @@ impl Row {
 
 impl UserSignal {
     /// As it travels, behind the user's id.
-    pub fn encode(&self, user_id: UserId) -> Bytes {
-        let mut out = BytesMut::with_capacity(64);
+    pub fn encode(&self, wire: Wire, user_id: UserId) -> Message {
+        let mut out = wire.begin(64);
         out.put_slice(user_id.as_bytes());
         match self {
             Self::Wake => out.put_u8(1),
@@ -263,14 +265,15 @@ impl UserSignal {
                 }
             }
         }
-        out.freeze()
+        Message { wire, bytes: out.freeze() }
     }
 
     /// Reads what [`UserSignal::encode`] wrote.
     ///
     /// # Errors
     /// If it is anything else.
-    pub fn decode(mut message: Bytes) -> Result<(UserId, Self), Damaged> {
+    pub fn decode(Message { wire, bytes: mut message }: Message) -> Result<(UserId, Self), Damaged> {
+        wire.begun(&mut message)?;
         let user_id = take_user(&mut message)?;
         let signal = match message.try_get_u8().map_err(|_| Damaged)? {
             1 => Self::Wake,

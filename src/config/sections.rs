@@ -294,8 +294,17 @@ sections! {
         cut_off_sweep_ms: u64 = 2000, in 100..=3_600_000;
         /// Milliseconds that a request waits for a session that moves, or for the node that it lives on.
         call_deadline_ms: u64 = 10_000, in 100..=60_000;
-        /// Bytes of such requests that may wait; beyond, they are refused with `overloaded`.
+        /// Such requests that may wait in all; beyond, they are refused with `overloaded`.
+        calls: usize = 100_000, in 1..=10_000_000;
+        /// Bytes of such requests that may wait in all; beyond, they are refused with `overloaded`.
         call_bytes: usize = 67_108_864, in 1_048_576..=17_179_869_184;
+        /// Such requests that may wait for one node, so that one that does not answer leaves room for the others.
+        node_calls: usize = 50_000, in 1..=10_000_000;
+        /// Bytes of such requests that may wait for one node.
+        node_call_bytes: usize = 33_554_432, in 1_048_576..=17_179_869_184;
+        /// Bytes that may wait on each way between the bus and this node's sessions and connections; beyond, messages are
+        /// dropped, and sent again or read from the store.
+        lane_bytes: usize = 67_108_864, in 41_943_040..=4_294_967_295;
         /// Milliseconds between a session's questions to all nodes who of its members is connected, while it wants keys.
         roll_call_ms: u64 = 3000, in 100..=60_000;
     }
@@ -358,6 +367,16 @@ impl LimitSettings {
 }
 
 impl Config {
+    /// How much may wait for sessions that are not here.
+    pub fn waiting(&self) -> crate::session::WaitingLimits {
+        let cluster = &self.cluster;
+        let load = |count, bytes| crate::session::Load { count, bytes };
+        crate::session::WaitingLimits {
+            all: load(cluster.calls, cluster.call_bytes),
+            node: load(cluster.node_calls, cluster.node_call_bytes),
+        }
+    }
+
     /// What the rules of sessions depend on.
     pub fn rules(&self) -> crate::session::state::Rules {
         let (sessions, e2ee) = (&self.sessions, &self.e2ee);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::cluster::{Asked, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, Publication, UserSignal};
+use crate::cluster::{Asked, CallAnswer, CallId, Caller, ConnectionKey, NodeMessage, Publication, UserSignal, Wire};
 use crate::protocol::{ErrorCode, Frame, NodeId, Refusal, Reply, RequestId, SessionId, UserId};
 use crate::protocol::{encode_error, encode_reply};
 
@@ -45,8 +45,8 @@ pub trait Deliveries: Send + Sync + 'static {
     /// Delivers an answer from a place that cannot wait. Bounded by the requests in flight.
     fn answer_now(&self, answer: Answer);
 
-    /// Sends an encoded [`NodeMessage`] to another node, in the order of the calls; lossy.
-    fn tell(&self, node: NodeId, message: Bytes);
+    /// Sends a [`NodeMessage`] to another node, in the order of the calls; lossy. `encode`: what it is in a version.
+    fn tell(&self, node: NodeId, encode: &dyn Fn(Wire) -> Bytes);
 }
 
 /// What other nodes turn to.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::cluster::{Asked, CallAnswer, Channel, Effect, NodeMessage, Nudge, Publication, Row, UserSignal};
+use crate::cluster::{Asked, CallAnswer, Channel, Effect, NodeMessage, Nudge, Publication, Row, UserSignal, Wire};
 use crate::protocol::{NodeId, SessionId, UserId};
 
 use super::hub::{Batch, Found};
@@ -86,7 +86,7 @@ impl Subscriptions {
     fn report(&self, owner: NodeId, session_id: SessionId, user_id: UserId, reached: bool) {
         let report = NodeMessage::Nudge(session_id, Nudge::Reached(user_id, self.0.node, reached));
         if owner != self.0.node {
-            self.tell(owner, report.encode());
+            self.tell(owner, &|wire| report.encode(wire));
         } else if !reached {
             self.receive_own(report);
         }
@@ -126,14 +126,6 @@ impl Subscriptions {
         self.hand(batches).await;
     }
 
-    async fn publish(&self, channel: Channel, payload: Bytes) {
-        let Some(bus) = self.0.bus.get() else { return };
-        if let Err(error) = bus.publish(channel, payload).await {
-            // The store has it: whoever misses it finds a gap, or the sweep does.
-            tracing::debug!(%error, "not published");
-        }
-    }
-
     /// Tells a user's connections, here and elsewhere.
     pub async fn signal(&self, user_id: UserId, signal: UserSignal) {
         self.deliver(Parcel { signals: vec![(user_id, signal)], ..Parcel::default() }).await;
@@ -146,15 +138,21 @@ impl Subscriptions {
 
     async fn deliver_everywhere(self, mut parcel: Parcel) {
         self.send_afar(&mut parcel);
+        let Some(bus) = self.0.bus.get() else { return self.deliver_here(parcel).await };
+        let wire = bus.wire();
         let publication = parcel
             .publication
             .as_ref()
-            .map(|publication| (Channel::Session(publication.session_id), publication.encode()));
+            .map(|publication| (Channel::Session(publication.session_id), publication.encode(wire)));
+        let signals = parcel.signals.iter();
         let signals: Vec<_> =
-            parcel.signals.iter().map(|(user_id, signal)| (Channel::User(*user_id), signal.encode(*user_id))).collect();
+            signals.map(|(user_id, signal)| (Channel::User(*user_id), signal.encode(wire, *user_id))).collect();
         self.deliver_here(parcel).await;
-        for (channel, payload) in publication.into_iter().chain(signals) {
-            self.publish(channel, payload).await;
+        for (channel, message) in publication.into_iter().chain(signals) {
+            if let Err(error) = bus.publish(channel, message).await {
+                // The store has it: whoever misses it finds a gap, or the sweep does.
+                tracing::debug!(%error, "not published");
+            }
         }
     }
 
@@ -175,14 +173,16 @@ impl Subscriptions {
                 }
             }
             for (node, session_id, answers) in by_node {
-                self.tell(node, NodeMessage::Answers(session_id, answers).encode());
+                let message = NodeMessage::Answers(session_id, answers);
+                self.tell(node, &|wire| message.encode(wire));
             }
         }
         if parcel.asks.iter().any(|asked| asked.connection.node != me) {
             let (here, afar) = std::mem::take(&mut parcel.asks).into_iter().partition(|one| one.connection.node == me);
             parcel.asks = here;
             for asked in afar as Vec<Asked> {
-                self.tell(asked.connection.node, NodeMessage::Asks(asked).encode());
+                let (node, message) = (asked.connection.node, NodeMessage::Asks(asked));
+                self.tell(node, &|wire| message.encode(wire));
             }
         }
     }
@@ -202,7 +202,7 @@ impl Deliveries for Subscriptions {
         }
     }
 
-    fn tell(&self, node: NodeId, message: Bytes) {
-        self.send(node, message);
+    fn tell(&self, node: NodeId, encode: &dyn Fn(Wire) -> Bytes) {
+        self.send(node, encode);
     }
 }

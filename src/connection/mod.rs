@@ -10,6 +10,7 @@ mod acks;
 mod actor;
 mod address;
 mod body;
+mod bus_lane;
 mod catch_up;
 mod delivery;
 mod dispatch;

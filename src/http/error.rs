@@ -51,6 +51,11 @@ pub(super) async fn no_such_path() -> HttpResponse {
     HttpError(Refusal::new(ErrorCode::NotFound, "there is no such path")).error_response()
 }
 
+/// Answers whatever is asked of a node that has no store yet.
+pub(super) async fn not_there_yet() -> HttpResponse {
+    HttpError(Refusal::new(ErrorCode::Unavailable, "the node is starting")).error_response()
+}
+
 /// Answers a method that a path does not have; `allow` names those that it has.
 pub(super) fn wrong_method(request: &HttpRequest, allow: &'static str) -> HttpResponse {
     let message = if request.method().as_str() == "OPTIONS" {

@@ -50,7 +50,7 @@ pub struct Readiness {
     /// Milliseconds after `began` of the last probe; 0: none yet.
     probed_at: AtomicU64,
     misses: AtomicU32,
-    /// What the last probe did not find, a bit for each of [`PARTS`].
+    /// What the last probe did not find, or before the first one the node waits for; a bit for each of [`PARTS`].
     missing: AtomicU8,
     /// Whether the node has sent its clients away for now.
     aside: AtomicBool,
@@ -71,6 +71,11 @@ impl Default for Readiness {
 }
 
 impl Readiness {
+    /// There is no store to start with yet, or there is now.
+    pub fn wait_for_store(&self, waits: bool) {
+        self.missing.store(Found { store: !waits, ..Found::ALL }.missing(), Ordering::Relaxed);
+    }
+
     /// A probe came back.
     pub fn probed(&self, found: Found) {
         self.missing.store(found.missing(), Ordering::Relaxed);
@@ -105,19 +110,25 @@ impl Readiness {
         if self.stopping.load(Ordering::Relaxed) {
             Some("the node is stopping".into())
         } else if probed_at == 0 {
-            Some("the node is starting".into())
+            Some(format!("the node is starting{}", self.missing_names()).into())
         } else if self.millis(now).saturating_sub(probed_at) > STALE.as_millis() as u64 {
             Some("the probes have stopped".into())
         } else if self.misses.load(Ordering::Relaxed) >= MISSES {
-            let missing = self.missing.load(Ordering::Relaxed);
-            let names: Vec<&str> =
-                PARTS.into_iter().enumerate().filter(|(n, _)| missing & (1 << n) != 0).map(|(_, name)| name).collect();
-            Some(format!("the node does not deliver or does not commit: missing {}", names.join(", ")).into())
+            let missing = self.missing_names();
+            Some(format!("the node does not deliver or does not commit{missing}").into())
         } else if self.aside.load(Ordering::Relaxed) {
             Some("the node has sent its clients to others".into())
         } else {
             None
         }
+    }
+
+    /// What is missing, as the end of a sentence; nothing if nothing is.
+    fn missing_names(&self) -> String {
+        let missing = self.missing.load(Ordering::Relaxed);
+        let names = PARTS.into_iter().enumerate().filter(|(n, _)| missing & (1 << n) != 0).map(|(_, name)| name);
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { names } else { format!(": missing {names}") }
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -154,6 +165,10 @@ mod tests {
     #[test]
     fn a_node_is_ready_from_its_first_good_probe_to_its_third_bad_one_in_a_row() {
         let readiness = Readiness::default();
+        assert_eq!(reason(&readiness, Instant::now()), "the node is starting");
+        readiness.wait_for_store(true);
+        assert_eq!(reason(&readiness, Instant::now()), "the node is starting: missing store");
+        readiness.wait_for_store(false);
         assert_eq!(reason(&readiness, Instant::now()), "the node is starting");
         readiness.probed(BAD);
         assert!(!readiness.is_ready());

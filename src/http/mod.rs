@@ -75,6 +75,11 @@ pub fn operations_routes(routes: &mut web::ServiceConfig) {
         .default_service(web::to(error::no_such_path));
 }
 
+/// Every other call, while there is no node yet that could answer it.
+pub fn porch_routes(routes: &mut web::ServiceConfig) {
+    routes.default_service(web::to(error::not_there_yet));
+}
+
 /// A path with its one method; another one is answered with 405 and which it is.
 fn path(pattern: &'static str, method: &'static str, route: Route) -> Resource {
     let wrong_method = move |request: HttpRequest| std::future::ready(error::wrong_method(&request, method));

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
 use super::StartError;
 use crate::config::{Config, Secret, StoreKind};
 use crate::protocol::NodeId;
@@ -12,8 +16,37 @@ use crate::store::{
 };
 use crate::telemetry::Metrics;
 
+/// How long opening a store may take until it counts as waiting: an upgrade of its schema can take long.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// A store that is not there yet: it resolves when it is, or when the node has waited long enough.
+pub(super) type Awaited = BoxFuture<'static, Result<Arc<dyn Store>, StartError>>;
+
+/// What came of beginning to open the store.
+pub(super) enum Opening {
+    /// It is open.
+    Open(Arc<dyn Store>),
+    /// It is not there yet.
+    Awaited(Awaited),
+}
+
+/// Opens it, or finds out that it has to be waited for.
+pub(super) async fn begin(config: &Config) -> Result<Opening, StartError> {
+    let absent = Arc::new(Notify::new());
+    let mut opening = open(config.clone(), Arc::clone(&absent)).boxed();
+    tokio::select! {
+        store = &mut opening => store.map(Opening::Open),
+        () = absent.notified() => Ok(Opening::Awaited(opening)),
+        () = tokio::time::sleep(AT_ONCE) => Ok(Opening::Awaited(opening)),
+    }
+}
+
 /// Opens it; a shared one is waited for.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    open(config.clone(), Arc::default()).await
+}
+
+async fn open(config: Config, absent: Arc<Notify>) -> Result<Arc<dyn Store>, StartError> {
     match config.store.kind {
         StoreKind::Sqlite => {
             let options = SqliteOptions {
@@ -35,7 +68,7 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartE
                 statement_within: Duration::from_millis(settings.statement_timeout_ms),
                 connect_within: Duration::from_secs(settings.connect_within_s),
             };
-            let opened = PostgresStore::open(&options).await;
+            let opened = PostgresStore::open_saying(&options, &absent).await;
             Ok(Arc::new(opened.map_err(|error| StartError::Store { key: "store.postgres.url", error })?))
         }
     }

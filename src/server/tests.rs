@@ -257,6 +257,28 @@ async fn health_and_metrics_can_have_a_listener_of_their_own() {
 }
 
 #[actix_web::test]
+async fn a_node_that_waits_for_its_store_tells_operators_and_clients_each_at_their_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.http.operations_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.store.kind = crate::config::StoreKind::Postgres;
+    let nowhere = format!("postgres://nobody@localhost/nothing?host={}", dir.path().display());
+    config.store_postgres.url = crate::config::Setting::from_text(&nowhere);
+    let node = start(config).await;
+    let operations = node.operations.unwrap();
+    assert_eq!(call_at(operations, "GET", "/livez", &[], "").await.status, 200);
+    assert!(call_at(operations, "GET", "/metrics", &[], "").await.body.contains("\nconclave_ready 0\n"));
+    for (address, path) in
+        [(operations, "/readyz"), (operations, "/v1/me"), (node.address, "/livez"), (node.address, "/v1/ws")]
+    {
+        let answer = call_at(address, "GET", path, &[], "").await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (503, "unavailable"), "{path}");
+        assert!(answer.header("retry-after").is_some(), "{path}");
+    }
+    node.stop().await;
+}
+
+#[actix_web::test]
 async fn a_web_page_of_another_origin_opens_no_websocket() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(&dir);

@@ -1,7 +1,7 @@
 //! The clock of sessions: the store's, as near as this node can tell it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::protocol::Timestamp;
 
@@ -11,26 +11,37 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// This machine's clock, corrected by how far it is from the store's.
-#[derive(Debug, Default)]
+/// The store's time, as it was told last, and what has passed since then. It does not follow this machine's clock when
+/// that is set.
+#[derive(Debug)]
 pub struct SystemClock {
-    offset_ms: AtomicI64,
+    began: Instant,
+    /// The time when this began, in milliseconds.
+    began_at: AtomicI64,
+}
+
+impl Default for SystemClock {
+    /// By this machine's clock, until the store is heard.
+    fn default() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { began: Instant::now(), began_at: AtomicI64::new(millis(since_epoch)) }
+    }
 }
 
 impl SystemClock {
     /// Takes over the store's time, as it was told just now.
     pub fn set(&self, store: Timestamp) {
-        self.offset_ms.store(store.millis_since(machine_now()), Ordering::Relaxed);
+        self.began_at.store(store.as_millis().saturating_sub(millis(self.began.elapsed())), Ordering::Relaxed);
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        machine_now().plus_millis(self.offset_ms.load(Ordering::Relaxed))
+        let began_at = Timestamp::from_millis(self.began_at.load(Ordering::Relaxed));
+        began_at.plus_millis(millis(self.began.elapsed()))
     }
 }
 
-fn machine_now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

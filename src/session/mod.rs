@@ -11,6 +11,8 @@ mod router;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use clock::{Clock, SystemClock};
 pub use router::{Commits, MayTakeOver, SessionParts, Sessions, SessionsOptions};
+pub use waiting::{Load, WaitingLimits};

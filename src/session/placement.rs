@@ -13,7 +13,7 @@ use super::actor::{SessionActor, Stop, unavailable};
 use super::registry::{At, Live, Parked, Place, Shard, lock};
 use super::router::Inner;
 use crate::cluster::placement::{Arrival, DOUBT_MS, Ticket, ToSend};
-use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge};
+use crate::cluster::{Asked, Call, CallAnswer, CallId, NodeMessage, NotTaken, Nudge, Wire};
 use crate::connection::{Origin, Parcel, Peers, ReplySlot};
 use crate::protocol::{ErrorCode, NodeId, Refusal, SessionId};
 use crate::store::{Claim, Claimed, StoreResult};
@@ -90,7 +90,6 @@ impl Inner {
         place.in_vain = 0;
         place.calls.moved(self.shared.options.node_id, now, |parked| parked.command.is_repeatable());
         for parked in place.calls.take_home() {
-            self.unpark(&parked);
             let Parked { command, reply, .. } = parked;
             match self.admit(session_id) {
                 // Dropped if its actor is gone already, it refuses by itself.
@@ -116,12 +115,13 @@ impl Inner {
         place.at = At::Away(owner);
         let now = self.registry.millis();
         place.calls.moved(owner, now, |parked| parked.command.is_repeatable());
+        place.calls.iter_mut().for_each(|call| call.item.charge.waits_for(owner));
         for nudge in place.take_nudges() {
-            self.shared.deliveries.tell(owner, NodeMessage::Nudge(session_id, nudge).encode());
+            let message = NodeMessage::Nudge(session_id, nudge);
+            self.shared.deliveries.tell(owner, &|wire| message.encode(wire));
         }
         self.forward(session_id, place, owner);
         for parked in strangers {
-            self.unpark(&parked);
             self.give_back(session_id, shard, parked.reply);
         }
         shard.settle(session_id);
@@ -134,7 +134,7 @@ impl Inner {
         let now = self.registry.millis();
         for call in place.calls.send_to(owner, now, self.registry.next_call()) {
             self.shared.metrics.calls_sent.inc();
-            self.shared.deliveries.tell(owner, encode(session_id, &call));
+            self.shared.deliveries.tell(owner, &|wire| encode(wire, session_id, &call));
         }
     }
 
@@ -161,7 +161,8 @@ impl Inner {
                 self.look(session_id, place, Duration::ZERO);
             }
             At::Away(owner) if from.is_none() => {
-                self.shared.deliveries.tell(*owner, NodeMessage::Nudge(session_id, nudge).encode());
+                let message = NodeMessage::Nudge(session_id, nudge);
+                self.shared.deliveries.tell(*owner, &|wire| message.encode(wire));
             }
             At::Away(_) => {}
         }
@@ -180,12 +181,12 @@ impl Inner {
             Arrival::New => {}
             Arrival::Answered(answer) => {
                 let again = NodeMessage::Answers(session_id, vec![answer]);
-                return self.shared.deliveries.tell(from, again.encode());
+                return self.shared.deliveries.tell(from, &|wire| again.encode(wire));
             }
             Arrival::Known => return,
             Arrival::Refused(missing) => {
                 let message = NodeMessage::NotTaken(session_id, ticket.line, missing, NotTaken::Missing);
-                return self.shared.deliveries.tell(from, message.encode());
+                return self.shared.deliveries.tell(from, &|wire| message.encode(wire));
             }
         }
         let Ticket { id, line: number, .. } = ticket;
@@ -214,7 +215,7 @@ impl Inner {
         if let Some((line, call)) = reply.take_back() {
             lock(&shard.line(session_id, from)).give_back(call);
             let message = NodeMessage::NotTaken(session_id, line, call, NotTaken::Moved);
-            self.shared.deliveries.tell(from, message.encode());
+            self.shared.deliveries.tell(from, &|wire| message.encode(wire));
         }
     }
 
@@ -232,7 +233,6 @@ impl Inner {
             }
             let Some(call) = place.calls.answered(id) else { continue };
             place.in_vain = 0;
-            self.unpark(&call.item);
             let Parked { reply, asks, .. } = call.item;
             parcels.push(Parcel { answers: vec![reply.pass_on(refused, frame)], asks, ..Parcel::default() });
         }
@@ -319,10 +319,9 @@ impl Inner {
         }
         if let Some((owner, call)) = place.calls.resend(now) {
             self.shared.metrics.calls_resent.inc();
-            self.shared.deliveries.tell(owner, encode(session_id, &call));
+            self.shared.deliveries.tell(owner, &|wire| encode(wire, session_id, &call));
         }
         for call in expired {
-            self.unpark(&call.item);
             self.shared.metrics.calls_expired.inc();
             call.item.reply.refuse_now(unavailable());
         }
@@ -330,9 +329,9 @@ impl Inner {
     }
 }
 
-fn encode(session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
+fn encode(wire: Wire, session_id: SessionId, call: &ToSend<'_, Parked>) -> Bytes {
     let Parked { command, reply, .. } = call.item;
-    NodeMessage::encode_call(call.ticket, session_id, reply.caller(), command)
+    NodeMessage::encode_call(wire, call.ticket, session_id, reply.caller(), command)
 }
 
 impl Peers for Inner {

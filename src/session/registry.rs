@@ -13,6 +13,7 @@ use actix::prelude::*;
 
 use super::actor::SessionActor;
 use super::state::Command;
+use super::waiting::Charge;
 use crate::cluster::placement::{Calls, Line};
 use crate::cluster::{Asked, CallAnswer, CallId, Nudge};
 use crate::connection::ReplySlot;
@@ -55,7 +56,8 @@ pub(super) struct Parked {
     pub(super) reply: ReplySlot,
     /// Asks that came ahead of the answer.
     pub(super) asks: Vec<Asked>,
-    pub(super) weight: usize,
+    /// Held as long as it waits.
+    pub(super) charge: Charge,
 }
 
 /// All that this node knows of where one session is.
@@ -235,12 +237,17 @@ impl Registry {
         self.closed.store(closed, Ordering::SeqCst);
     }
 
+    /// Whether the session is left alone now, because it panics again and again.
     pub(super) fn is_poisoned(&self, session_id: SessionId) -> bool {
+        self.is_poisoned_at(session_id, Instant::now())
+    }
+
+    fn is_poisoned_at(&self, session_id: SessionId, now: Instant) -> bool {
         let mut panics = lock(&self.panics);
         if panics.is_empty() {
             return false;
         }
-        panics.retain(|_, (since, _)| since.elapsed() < PANIC_WINDOW);
+        panics.retain(|_, (since, _)| now.saturating_duration_since(*since) < PANIC_WINDOW);
         panics.get(&session_id).is_some_and(|(_, count)| *count >= PANICS)
     }
 
@@ -348,5 +355,25 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.pending.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_left_alone_is_tried_again_after_a_minute() {
+        let registry = Arc::new(Registry::new(8, Metrics::new()));
+        let [one, other] = [1, 2].map(|n| SessionId::from_bytes([n; 16]));
+        for panics in 1..=PANICS {
+            registry.register(one).panicked();
+            assert_eq!(registry.is_poisoned(one), panics == PANICS);
+        }
+        assert!(!registry.is_poisoned(other));
+        let later = Instant::now() + PANIC_WINDOW;
+        assert!(!registry.is_poisoned_at(one, later));
+        registry.register(one).panicked();
+        assert!(!registry.is_poisoned(one), "it begins anew");
     }
 }

@@ -15,6 +15,7 @@ use super::actor::{Envelope, SessionActor, creation_reply, unavailable};
 use super::clock::Clock;
 use super::registry::{At, Live, Parked, Permit, Place, Registry, Shard, lock};
 use super::state::{Command, Rules};
+use super::waiting::{Waiting, WaitingLimits};
 use crate::cluster::Nudge;
 use crate::connection::{ConnectionKey, Deliveries, Parcel, Peers, Presence, ReplySlot};
 use crate::protocol::{ClientId, ErrorCode, NodeId, Refusal, SessionId, UserId};
@@ -56,8 +57,8 @@ pub struct SessionsOptions {
     pub idle: Duration,
     /// How long a command waits for a session that moves, or that lives on another node.
     pub call_deadline: Duration,
-    /// About how many bytes of such commands wait at most.
-    pub call_bytes: usize,
+    /// How much of that may wait.
+    pub waiting: WaitingLimits,
     /// How often a session that wants keys asks all nodes who of its members is connected.
     pub roll_call_every: Duration,
     /// The rules' settings.
@@ -124,8 +125,8 @@ pub(super) struct Inner {
     arbiters: Vec<Arbiter>,
     next_arbiter: AtomicUsize,
     ids: Mutex<ContextV7>,
-    /// About how many bytes wait for sessions that are not here.
-    pub(super) waiting_bytes: AtomicUsize,
+    /// What waits for sessions that are not here.
+    waiting: Arc<Waiting>,
 }
 
 impl Sessions {
@@ -136,10 +137,10 @@ impl Sessions {
         let inner = Arc::new(Inner {
             registry: Arc::new(Registry::new(shared.options.mailbox, Arc::clone(&shared.metrics))),
             arbiters: (0..shared.options.threads.max(1)).map(|_| Arbiter::new()).collect(),
+            waiting: Waiting::new(shared.options.waiting, Arc::clone(&shared.metrics)),
             shared: Arc::new(shared),
             next_arbiter: AtomicUsize::new(0),
             ids: Mutex::new(ContextV7::new()),
-            waiting_bytes: AtomicUsize::new(0),
         });
         inner.watch();
         Self { inner }
@@ -302,27 +303,25 @@ impl Inner {
 
     /// Keeps a command until its session is found, or sends it on its way to where it lives.
     fn park(self: &Arc<Self>, session_id: SessionId, place: &mut Place, command: Command, reply: ReplySlot) {
-        let weight = command.weight();
-        let full = place.calls.len() >= self.shared.options.mailbox
-            || self.waiting_bytes.load(Ordering::Relaxed) + weight > self.shared.options.call_bytes;
-        if full {
+        if place.calls.len() >= self.shared.options.mailbox {
             self.shared.metrics.mailbox_full.inc();
             return reply.refuse_now(overloaded());
         }
-        self.waiting_bytes.fetch_add(weight, Ordering::Relaxed);
-        self.shared.metrics.calls_waiting.inc();
-        let parked = Parked { command, reply, asks: Vec::new(), weight };
+        let node = match place.at {
+            At::Away(owner) => Some(owner),
+            At::Nowhere | At::Here(_) => None,
+        };
+        let Some(charge) = self.waiting.let_in(command.weight(), node) else {
+            self.shared.metrics.mailbox_full.inc();
+            let why = "more commands wait for other nodes than this one keeps";
+            return reply.refuse_now(Refusal::new(ErrorCode::Overloaded, why));
+        };
+        let parked = Parked { command, reply, asks: Vec::new(), charge };
         place.calls.push(self.registry.next_call(), parked, self.registry.millis());
         match place.at {
             At::Away(owner) => self.forward(session_id, place, owner),
             At::Nowhere | At::Here(_) => self.look(session_id, place, Duration::ZERO),
         }
-    }
-
-    /// A parked command is parked no longer.
-    pub(super) fn unpark(&self, parked: &Parked) {
-        self.waiting_bytes.fetch_sub(parked.weight, Ordering::Relaxed);
-        self.shared.metrics.calls_waiting.dec();
     }
 
     /// A place in a session's mailbox, if there is one.
@@ -381,7 +380,6 @@ impl Inner {
         place.take_nudges();
         let waiting = place.calls.drain();
         for parked in waiting {
-            self.unpark(&parked);
             if refusal.code == ErrorCode::Unavailable && parked.reply.is_from_afar() {
                 self.give_back(session_id, shard, parked.reply);
             } else {

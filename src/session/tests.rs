@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 
 use super::state::{Command, Rules};
-use super::{Clock, Commits, SessionParts, Sessions, SessionsOptions};
-use crate::cluster::{Asked, Row};
+use super::{Clock, Commits, Load, SessionParts, Sessions, SessionsOptions, WaitingLimits};
+use crate::cluster::{Asked, Row, Wire};
 use crate::connection::{Answer, Caller, ConnectionKey, Deliveries, Parcel, Presence, ReplySlot};
 use crate::protocol::*;
 use crate::store::{Claim, CommitError, CommitOutcome, SessionCommit, SqliteOptions, SqliteStore, Store, UserRow};
@@ -135,7 +135,7 @@ impl Deliveries for Outside {
         self.push([Left::Answer(json(&answer.frame))]);
     }
 
-    fn tell(&self, _: NodeId, _: Bytes) {}
+    fn tell(&self, _: NodeId, _: &dyn Fn(Wire) -> Bytes) {}
 }
 
 #[derive(Default)]
@@ -214,13 +214,14 @@ async fn bench_with(idle: Duration, room_key_lifetime_ms: i64) -> Bench {
         remembered_ms: 86_400_000,
         key_requests_per_minute: 10,
     };
+    let load = Load { count: 1000, bytes: 1 << 20 };
     let options = SessionsOptions {
         node_id: NODE,
         threads: 1,
         mailbox: 64,
         idle,
         call_deadline: Duration::from_millis(500),
-        call_bytes: 1 << 20,
+        waiting: WaitingLimits { all: load, node: load },
         roll_call_every: Duration::from_secs(3),
         rules,
     };

@@ -10,6 +10,7 @@ mod accounts;
 mod asks;
 mod bus;
 mod catching_up;
+mod clocks;
 mod closing;
 mod cluster;
 mod damage;

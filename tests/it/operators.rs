@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::support::redis::RedisServer;
 use crate::support::*;
 
 /// Runs `conclave admin` on the node's data directory.
@@ -57,6 +58,105 @@ async fn sessions_are_shown_with_their_keys_state_and_never_a_key() {
     assert_eq!(session["room_key"], key);
     let text = String::from_utf8(admin(&node, &["session", &id]).await.stdout).expect("UTF-8");
     assert!(text.contains("epoch       1\n") && text.contains("phase       steady\n"), "{text}");
+}
+
+/// Runs `conclave admin` beside a running cluster, on its database.
+async fn told_of(database: &str, arguments: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command.args(["admin", "--json"]).args(arguments);
+    command.env("CONCLAVE__STORE__KIND", "postgres").env("CONCLAVE__STORE__POSTGRES__URL", database);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+async fn until_ready_is(node: &Node, status: u16) -> String {
+    within("readiness to change", async {
+        loop {
+            let answer = node.get("/readyz").await;
+            if answer.status == status {
+                return answer.text;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await
+}
+
+/// The member sees these messages, in order, and no other with an id between them.
+async fn sees(client: &mut Client, said: &[String]) {
+    for id in said {
+        let msg = client.expect_where("Msg", |body| body["client_msg_id"].is_string()).await;
+        assert_eq!(msg["client_msg_id"], id.as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_an_operator_drains_hands_everything_over_stays_alive_and_says_so() {
+    let (redis, database) = (RedisServer::start(&[]), Postgres::shared().database().await);
+    let url = redis.url();
+    let settings = [
+        ("store.kind", "postgres"),
+        ("store.postgres.url", database.as_str()),
+        ("cluster.bus", "redis"),
+        ("cluster.redis.url", url.as_str()),
+        ("cluster.secret", "what only the nodes of the tests know"),
+        // The drained node holds its lease all the time: nobody could take anything over that it does not give up.
+        ("cluster.lease_s", "9"),
+        ("shutdown.reconnect_spread_ms", "1"),
+    ];
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Node::start(&settings).await);
+    }
+    for node in &nodes {
+        until_ready_is(node, 200).await;
+    }
+    let alice = nodes[0].user("alice").await;
+    let mut a = alice.connect().await;
+    let (mut bob, mut carol) = (nodes[1].client("bob").await, nodes[2].client("carol").await);
+    let spoken_in = plain(&mut a, &mut [&mut bob, &mut carol]).await;
+    let silent = plain(&mut a, &mut [&mut bob]).await;
+    let id = a.started["node"].as_str().expect("an id").to_owned();
+
+    assert_eq!(told_of(&database, &["drain", &id]).await["node"], id.as_str());
+    let mut said = Vec::new();
+    let speaking = async {
+        let (mut is_drained, mut after) = (false, 0);
+        // Until some time after the session has moved.
+        while after < 20 {
+            let name = format!("message-{}", said.len());
+            let mut body = text(&spoken_in, &name);
+            body["client_msg_id"] = json!(name);
+            // No refusal at all: what was under way goes on where the session went.
+            bob.ok("send_msg", body).await;
+            said.push(name);
+            is_drained = is_drained || nodes[0].metric("conclave_sessions_live").await == 0;
+            after += u32::from(is_drained);
+        }
+    };
+    within("the session to move", speaking).await;
+    let body = until_ready_is(&nodes[0], 503).await;
+    assert!(body.contains("the node has sent its clients to others"), "{body}");
+
+    a.expect("GoingAway").await;
+    assert_eq!(a.closed().await, 1012);
+    let refused = alice.unauthenticated().await.request("authenticate", json!({"token": alice.token})).await;
+    assert_eq!(refused.expect_err("it takes nobody")["code"], "unavailable");
+    let mut a = User { address: nodes[1].address, ..alice.clone() }.connect().await;
+    sees(&mut a, &said).await;
+    sees(&mut carol, &said).await;
+    a.ok("send_msg", text(&silent, "it went too")).await;
+    bob.expect_where("Msg", |body| body["session_id"] == silent.as_str()).await;
+
+    // It is alive, and drains: for as long as it is let run.
+    assert_eq!(nodes[0].get("/livez").await.status, 200);
+    let known = told_of(&database, &["nodes"]).await;
+    let draining = known.as_array().expect("nodes").iter().filter(|node| node["draining"] == true);
+    assert_eq!(draining.map(|node| node["node"].as_str()).collect::<Vec<_>>(), [Some(id.as_str())], "{known}");
+    assert_eq!(nodes[0].metric("conclave_sessions_live").await, 0);
+    nodes[0].terminate();
+    assert!(nodes[0].terminated().await.success());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The shape of the house: which room may know which, and which rooms are pure. Read from the sources, so that a
 //! wrong arrow fails here and not in a review.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Rooms that are pure: no I/O, no clock, no random source, no runtime.
@@ -13,6 +14,7 @@ const PURE: &[&str] = &[
     "src/cluster/envelope.rs",
     "src/cluster/placement.rs",
     "src/cluster/standing.rs",
+    "src/cluster/wire.rs",
     "src/bin/conclave-load/verify",
     "src/bin/conclave-load/plan.rs",
     "src/bin/conclave-load/engine/pace.rs",
@@ -101,6 +103,30 @@ fn one_file_alone_names_the_websocket_actors_crate() {
 }
 
 #[test]
+fn every_test_that_a_page_names_exists() {
+    let text = |path: &Path| std::fs::read_to_string(path).expect("a file can be read");
+    let code: String = ["src", "tests", "fuzz"].iter().flat_map(|room| files(room)).map(|file| text(&file)).collect();
+    let functions: HashSet<&str> = code
+        .split("fn ")
+        .filter_map(|rest| rest.split(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric()).next())
+        .collect();
+    let (mut named, mut missing) = (0, Vec::new());
+    for page in std::fs::read_dir(root().join("docs")).expect("the pages").map(|page| page.expect("a page").path()) {
+        for word in text(&page).split('`') {
+            let is_sentence = word.matches('_').count() >= 3 && !word.starts_with("conclave_");
+            if is_sentence && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+                named += 1;
+                if !functions.contains(word) {
+                    missing.push(format!("{}: {word}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "there is no such test:\n{}", missing.join("\n"));
+    assert!(named > 80, "the pages name {named} tests only");
+}
+
+#[test]
 fn the_check_would_see_what_it_looks_for() {
     assert!(sources("src/protocol").len() > 5);
     assert!(code_lines(&root().join("src/session/actor.rs")).iter().any(|(_, line)| line.contains("actix")));
@@ -110,7 +136,14 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The code of a room without its tests.
 fn sources(room: &str) -> Vec<PathBuf> {
+    let mut sources = files(room);
+    sources.retain(|path| !is_test(path));
+    sources
+}
+
+fn files(room: &str) -> Vec<PathBuf> {
     let path = root().join(room);
     if path.is_file() {
         return vec![path];
@@ -122,7 +155,7 @@ fn sources(room: &str) -> Vec<PathBuf> {
             let path = entry.expect("a folder of the sources can be read").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") && !is_test(&path) {
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
                 files.push(path);
             }
         }

@@ -11,13 +11,13 @@ use crate::support::load::Load;
 use crate::support::{Node, unique};
 
 /// An authority of the test's own, and a certificate of it in files.
-struct Certificates {
-    authority: PathBuf,
-    chain: PathBuf,
-    key: PathBuf,
+pub(crate) struct Certificates {
+    pub(crate) authority: PathBuf,
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
-fn certificates(folder: &Path, names: &[&str]) -> Certificates {
+pub(crate) fn certificates(folder: &Path, names: &[&str]) -> Certificates {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");

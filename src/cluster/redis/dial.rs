@@ -2,7 +2,9 @@
 //!
 //! Texts name servers and settings, and never a user's password: the URL is a secret.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
@@ -26,6 +28,16 @@ pub enum RedisTrouble {
         /// Host and port.
         at: String,
         /// What the system says.
+        why: String,
+    },
+    /// Its certificate is not to be trusted.
+    #[error(
+        "the certificate of Redis at {at} is not trusted: {why}; cluster.redis.ca names the authority that signs it"
+    )]
+    Certificate {
+        /// Host and port.
+        at: String,
+        /// What is wrong with it.
         why: String,
     },
     /// The user or the password is wrong, or there is none in the URL.
@@ -63,6 +75,7 @@ impl RedisTrouble {
         match self {
             Self::Url
             | Self::Ca(_)
+            | Self::Certificate { .. }
             | Self::Credentials(_)
             | Self::Rights { .. }
             | Self::NoCluster(_)
@@ -153,7 +166,10 @@ impl Dialer {
         match error.kind() {
             ErrorKind::AuthenticationFailed => RedisTrouble::Credentials(at.to_string()),
             ErrorKind::RESP3NotSupported => RedisTrouble::Old(at.to_string()),
-            ErrorKind::Io | ErrorKind::Parse => RedisTrouble::Away { at: at.to_string(), why: error.to_string() },
+            ErrorKind::Io | ErrorKind::Parse => {
+                let (at, why) = (at.to_string(), error.to_string());
+                if is_untrusted(error) { RedisTrouble::Certificate { at, why } } else { RedisTrouble::Away { at, why } }
+            }
             _ => self.code(at, error.code(), error.detail().unwrap_or("no details")),
         }
     }
@@ -177,6 +193,14 @@ impl Dialer {
             code => RedisTrouble::Error { at, why: format!("{code} {details}") },
         }
     }
+}
+
+/// Whether it is the server's certificate that ended the connection.
+fn is_untrusted(error: &RedisError) -> bool {
+    let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let io = shared.and_then(|shared| shared.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Growing pauses between attempts, each by chance shorter, so that nodes do not come back all at once.

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -30,7 +29,8 @@ use post::Post;
 use publisher::Dropped;
 use routes::Routes;
 
-use super::envelope::{ClusterSecret, Kind, WIRE};
+use super::envelope::{ClusterSecret, Kind};
+use super::wire::{Message, Range, Wire};
 use super::{Bus, BusError, Channel, Incoming, MAX_MESSAGE};
 use crate::protocol::NodeId;
 use crate::store::WireVersions;
@@ -50,7 +50,7 @@ pub struct RedisOptions {
     /// What all nodes of the cluster know.
     pub secret: ClusterSecret,
     /// The versions of the wire that are read.
-    pub wire: WireVersions,
+    pub wire: Range,
     /// Bytes that may wait for each server.
     pub waiting_bytes: usize,
     /// How long Redis may take to answer.
@@ -77,7 +77,7 @@ impl RedisOptions {
             sharded: false,
             prefix: "conclave:".to_owned(),
             secret,
-            wire: WIRE,
+            wire: Wire::RANGE,
             waiting_bytes: 32 << 20,
             patience: Duration::from_secs(2),
         }
@@ -155,7 +155,7 @@ impl RedisBus {
     /// called, the oldest.
     pub fn set_peers(&self, peers: &[WireVersions]) {
         if let Some(newest) = peers.iter().map(|peer| peer.newest).min() {
-            self.post.set_version(newest);
+            self.post.set_wire(newest);
         }
     }
 
@@ -172,13 +172,17 @@ impl RedisBus {
 
 #[async_trait]
 impl Bus for RedisBus {
-    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
+    fn wire(&self) -> Wire {
+        self.post.wire()
+    }
+
+    async fn publish(&self, channel: Channel, message: Message) -> Result<(), BusError> {
         let place = Place::Channel(channel);
-        if payload.len() > MAX_MESSAGE {
+        if message.bytes.len() > MAX_MESSAGE {
             self.routes.too_large(place);
-            return Err(BusError::too_large(payload.len()));
+            return Err(BusError::too_large(message.bytes.len()));
         }
-        self.routes.send(place, Kind::Message, payload).map_err(|dropped| self.away(dropped))
+        self.routes.send(place, Kind::Message, message).map_err(|dropped| self.away(dropped))
     }
 
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {

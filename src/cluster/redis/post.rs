@@ -13,9 +13,8 @@ use tokio::sync::oneshot;
 use super::dial::{Address, Dialer, RedisTrouble};
 use super::names::{Names, Place};
 use crate::cluster::envelope::{ClusterSecret, Kind, Opened, Opener, Rejected, Sealer};
-use crate::cluster::{Channel, Incoming};
+use crate::cluster::{Channel, Incoming, Message, Range, Wire};
 use crate::protocol::NodeId;
-use crate::store::WireVersions;
 use crate::telemetry::Metrics;
 
 /// How long nothing more is said of the refused envelopes of one sender.
@@ -32,8 +31,9 @@ pub(super) struct Post {
     pub(super) metrics: Arc<Metrics>,
     /// Whether channels belong to the servers of a cluster.
     pub(super) sharded: bool,
-    wire: WireVersions,
-    version: AtomicU16,
+    range: Range,
+    /// The number of the version that is written.
+    writes: AtomicU16,
     sealer: Sealer,
     opener: Mutex<Opener>,
     incoming: Arc<dyn Incoming>,
@@ -78,7 +78,7 @@ impl Post {
         names: Names,
         dialer: Dialer,
         sharded: bool,
-        (secret, wire): (ClusterSecret, WireVersions),
+        (secret, range): (ClusterSecret, Range),
         incoming: Arc<dyn Incoming>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -88,10 +88,10 @@ impl Post {
             dialer,
             metrics,
             sharded,
-            wire,
-            version: AtomicU16::new(wire.oldest),
+            range,
+            writes: AtomicU16::new(range.oldest.number()),
             sealer: Sealer::new(&secret, me),
-            opener: Mutex::new(Opener::new(secret, wire)),
+            opener: Mutex::new(Opener::new(secret, range)),
             incoming,
             probes: Mutex::default(),
             next_probe: AtomicU64::new(0),
@@ -103,15 +103,25 @@ impl Post {
 
     // Sending.
 
-    /// Which version is written from now on, as far as this release has it.
-    pub(super) fn set_version(&self, version: u16) {
-        self.version.store(version.clamp(self.wire.oldest, self.wire.newest), Ordering::Relaxed);
+    /// No newer version than that of this number is written from now on, as far as this release has it.
+    pub(super) fn set_wire(&self, number: u16) {
+        self.writes.store(self.range.up_to(number).number(), Ordering::Relaxed);
     }
 
-    pub(super) fn seal(&self, counter: (u32, u64), place: Place, kind: Kind, payload: &[u8]) -> (String, Vec<u8>) {
+    /// The version that is written now.
+    pub(super) fn wire(&self) -> Wire {
+        self.range.up_to(self.writes.load(Ordering::Relaxed))
+    }
+
+    /// Nothing, in the version that is written now.
+    pub(super) fn empty(&self) -> Message {
+        Message { wire: self.wire(), bytes: Bytes::new() }
+    }
+
+    pub(super) fn seal(&self, counter: (u32, u64), place: Place, kind: Kind, message: &Message) -> (String, Vec<u8>) {
         let name = self.names.name(place);
-        let message = self.sealer.seal(self.version.load(Ordering::Relaxed), counter, &name, kind, payload);
-        (name, message)
+        let sealed = self.sealer.seal(message.wire, counter, &name, kind, &message.bytes);
+        (name, sealed)
     }
 
     // Receiving.
@@ -136,15 +146,15 @@ impl Post {
     }
 
     fn opened(&self, place: Place, opened: Opened) -> Asks {
-        let Opened { kind, payload, sender: _ } = opened;
+        let Opened { kind, message, sender: _ } = opened;
         match (place, kind) {
             (Place::Channel(channel), Kind::Message) => {
                 self.metrics.bus_received.inc();
-                self.incoming.message(channel, payload);
+                self.incoming.message(channel, message);
             }
             (Place::Channel(channel), Kind::Missed) => self.missed(channel),
             (Place::Everyone, Kind::Missed) => return Asks::EverythingMissed,
-            (Place::Probe { .. }, Kind::Probe) => self.probe_is_back(&payload),
+            (Place::Probe { .. }, Kind::Probe) => self.probe_is_back(&message.bytes),
             (Place::Channel(_) | Place::Everyone, Kind::Probe)
             | (Place::Everyone, Kind::Message)
             | (Place::Probe { .. }, Kind::Message | Kind::Missed) => {
@@ -183,11 +193,12 @@ impl Post {
     // Probing.
 
     /// A probe's payload, and what resolves when it is back.
-    pub(super) fn probe(this: &Arc<Self>) -> (Bytes, Probe) {
+    pub(super) fn probe(this: &Arc<Self>) -> (Message, Probe) {
         let number = this.next_probe.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&this.probes).insert(number, sender);
-        (Bytes::copy_from_slice(&number.to_be_bytes()), Probe { post: Arc::clone(this), number, waiting: receiver })
+        let message = Message { wire: this.wire(), bytes: Bytes::copy_from_slice(&number.to_be_bytes()) };
+        (message, Probe { post: Arc::clone(this), number, waiting: receiver })
     }
 
     fn probe_is_back(&self, payload: &[u8]) {

@@ -9,7 +9,6 @@ use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
@@ -21,8 +20,8 @@ use super::dial::{Address, Backoff, RedisTrouble};
 use super::listener::GOOD;
 use super::names::Place;
 use super::post::{Post, Side, lock};
-use crate::cluster::Channel;
 use crate::cluster::envelope::{Kind, OVERHEAD};
+use crate::cluster::{Channel, Message};
 
 /// Messages in one write, at most.
 const BATCH: usize = 256;
@@ -61,7 +60,7 @@ struct Queue {
 struct Parcel {
     place: Place,
     kind: Kind,
-    payload: Bytes,
+    message: Message,
 }
 
 /// Why a message was not taken.
@@ -106,9 +105,9 @@ impl Publisher {
     }
 
     /// Takes a message, if there is room and a connection.
-    pub(super) fn send(&self, place: Place, kind: Kind, payload: Bytes) -> Result<(), Dropped> {
+    pub(super) fn send(&self, place: Place, kind: Kind, message: Message) -> Result<(), Dropped> {
         let mut queue = lock(&self.queue);
-        let size = payload.len() + OVERHEAD;
+        let size = message.bytes.len() + OVERHEAD;
         let dropped = if !queue.is_up {
             Some(Dropped::Away)
         } else if queue.bytes > 0 && queue.bytes + size > self.limit {
@@ -121,7 +120,7 @@ impl Publisher {
             return Err(dropped);
         }
         queue.bytes += size;
-        queue.waiting.push_back(Parcel { place, kind, payload });
+        queue.waiting.push_back(Parcel { place, kind, message });
         drop(queue);
         self.post.metrics.bus_waiting_bytes.add(gauge(size));
         self.wake.notify_one();
@@ -199,15 +198,15 @@ impl Publisher {
 
     /// The next write, on its way, if anything waits.
     fn write(&self, connection: &MultiplexedConnection, counter: &mut u64) -> Option<Unanswered> {
-        let Next { parcels, bytes, notices } = lock(&self.queue).next()?;
+        let Next { parcels, bytes, notices } = lock(&self.queue).next(&self.post.empty())?;
         self.post.metrics.bus_waiting_bytes.add(gauge(notices));
         let mut commands = redis::Pipeline::with_capacity(parcels.len());
         let mut places = Vec::with_capacity(parcels.len());
         let command = if self.post.sharded { "SPUBLISH" } else { "PUBLISH" };
-        for Parcel { place, kind, payload } in parcels {
+        for Parcel { place, kind, message } in parcels {
             *counter += 1;
-            let (name, message) = self.post.seal((self.lane, *counter), place, kind, &payload);
-            commands.cmd(command).arg(name).arg(message);
+            let (name, sealed) = self.post.seal((self.lane, *counter), place, kind, &message);
+            commands.cmd(command).arg(name).arg(sealed);
             places.push((place, kind));
         }
         let (mut connection, count) = (connection.clone(), places.len());
@@ -283,9 +282,10 @@ impl Publisher {
         let mut queue = lock(&self.queue);
         queue.is_up = false;
         let waiting = std::mem::take(&mut queue.waiting);
-        for Parcel { place, kind, payload } in waiting {
-            queue.bytes -= payload.len() + OVERHEAD;
-            self.post.metrics.bus_waiting_bytes.sub(gauge(payload.len() + OVERHEAD));
+        for Parcel { place, kind, message } in waiting {
+            let size = message.bytes.len() + OVERHEAD;
+            queue.bytes -= size;
+            self.post.metrics.bus_waiting_bytes.sub(gauge(size));
             self.lose(&mut queue, place, kind, Dropped::Away);
         }
     }
@@ -313,16 +313,17 @@ impl Publisher {
 }
 
 impl Queue {
-    fn next(&mut self) -> Option<Next> {
+    /// What goes next; `empty` is what stands in a word about losses.
+    fn next(&mut self, empty: &Message) -> Option<Next> {
         let mut parcels = Vec::new();
         if std::mem::take(&mut self.too_many_losses) {
             self.losses.clear();
-            parcels.push(Parcel { place: Place::Everyone, kind: Kind::Missed, payload: Bytes::new() });
+            parcels.push(Parcel { place: Place::Everyone, kind: Kind::Missed, message: empty.clone() });
         }
         let told: Vec<Channel> = self.losses.iter().take(BATCH).copied().collect();
         for channel in told {
             self.losses.remove(&channel);
-            parcels.push(Parcel { place: Place::Channel(channel), kind: Kind::Missed, payload: Bytes::new() });
+            parcels.push(Parcel { place: Place::Channel(channel), kind: Kind::Missed, message: empty.clone() });
         }
         let notices = parcels.len() * OVERHEAD;
         self.bytes += notices;
@@ -331,7 +332,7 @@ impl Queue {
             && bytes < BATCH_BYTES
             && let Some(parcel) = self.waiting.pop_front()
         {
-            bytes += parcel.payload.len() + OVERHEAD;
+            bytes += parcel.message.bytes.len() + OVERHEAD;
             parcels.push(parcel);
         }
         (!parcels.is_empty()).then_some(Next { parcels, bytes, notices })

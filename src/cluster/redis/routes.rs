@@ -93,10 +93,10 @@ impl Routes {
 
     // Using them.
 
-    pub(super) fn send(&self, place: Place, kind: Kind, payload: bytes::Bytes) -> Result<(), Dropped> {
+    pub(super) fn send(&self, place: Place, kind: Kind, message: crate::cluster::Message) -> Result<(), Dropped> {
         let map = lock(&self.map);
         match map.home(&self.post, place) {
-            Some(link) => link.publisher.send(place, kind, payload),
+            Some(link) => link.publisher.send(place, kind, message),
             None => {
                 self.post.metrics.bus_dropped.with_label_values(&[Dropped::Away.reason()]).inc();
                 Err(Dropped::Away)
@@ -119,8 +119,8 @@ impl Routes {
             return Err(Dropped::Away);
         }
         let send = |link: &Link| {
-            let (payload, probe) = Post::probe(&self.post);
-            link.publisher.send(link.probe, Kind::Probe, payload).map(|()| probe)
+            let (message, probe) = Post::probe(&self.post);
+            link.publisher.send(link.probe, Kind::Probe, message).map(|()| probe)
         };
         map.links.iter().map(send).collect()
     }

@@ -7,6 +7,7 @@ mod access;
 mod damage;
 mod plain;
 mod sharded;
+mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +17,7 @@ use futures_util::FutureExt;
 use self::server::RedisServer;
 use super::{RedisBus, RedisOptions};
 use crate::cluster::conformance::{DEADLINE, Ear, Heard, Peer, Subject, session, user};
-use crate::cluster::{Bus, Channel, ClusterSecret, Incoming};
+use crate::cluster::{Bus, Channel, ClusterSecret, Incoming, Message};
 use crate::protocol::NodeId;
 use crate::telemetry::Metrics;
 

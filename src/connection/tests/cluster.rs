@@ -136,6 +136,36 @@ async fn calls_that_nobody_answers_are_bounded_and_end_in_time() {
     assert_eq!(nodes[1].metrics.calls_expired.get(), 3);
 }
 
+#[actix_web::test]
+async fn what_waits_for_one_node_is_bounded_and_leaves_the_others_alone() {
+    for (calls, bytes) in [(3, usize::MAX), (usize::MAX, 4000)] {
+        let limit = |config: &mut Config| {
+            (config.cluster.node_calls, config.cluster.node_call_bytes) = (calls, bytes);
+        };
+        let (ground, nodes) = cluster_with(limit).await;
+        let ([_one, mut two, mut three], _, session) = three(&nodes).await;
+        let elsewhere = plain_session(&mut three, &mut [&mut two]).await;
+        two.call("send_msg", text(&session, "before")).await;
+        two.call("send_msg", text(&elsewhere, "before")).await;
+        ground.wire.cut(nodes[0].id);
+        let asked = pipeline(&mut two, &session, "unheard", 10).await;
+        // Those beyond the limit are told at once, while the others wait for their node.
+        for request in &asked[3..] {
+            let refusal = two.answer(*request).await;
+            assert_eq!((&refusal["body"]["code"], &refusal["body"]["retryable"]), (&json!("overloaded"), &json!(true)));
+        }
+        assert_eq!(nodes[1].metrics.calls_waiting.get(), 3);
+        two.call("send_msg", text(&elsewhere, "meanwhile")).await;
+        // Whatever waited goes to whoever owns the session next, and there is room again.
+        ground.store.end_lease(nodes[0].id).await.unwrap();
+        seqs(&mut two, asked[..3].to_vec()).await;
+        assert_eq!(nodes[1].metrics.calls_waiting.get(), 0);
+        let page = two.call("fetch_msgs", json!({"session_id": session, "limit": 100})).await;
+        let said = page["events"].as_array().unwrap().iter().filter(|event| event["type"] == "Msg");
+        assert_eq!(said.count(), 4);
+    }
+}
+
 /// Sends without waiting, so many messages on one connection; their requests.
 async fn pipeline(raw: &mut Raw, session: &Value, name: &str, count: usize) -> Vec<u64> {
     let mut requests = Vec::new();
@@ -191,6 +221,53 @@ async fn a_session_that_moves_while_many_speak_loses_nothing_and_keeps_their_ord
     all.sort_unstable();
     assert!(all.windows(2).all(|two| two[1] == two[0] + 1), "one after the other: {all:?}");
     assert_eq!(all.len(), 400);
+}
+
+#[actix_web::test]
+async fn a_session_that_panics_while_other_nodes_send_loses_nothing_acknowledged_and_works_again() {
+    let (_ground, nodes) = cluster().await;
+    let ([mut one, mut two, mut three], _, session) = three(&nodes).await;
+    let other = plain_session(&mut one, &mut [&mut two]).await;
+    two.call("send_msg", text(&session, "before")).await;
+    let mut acknowledged = BTreeMap::from([("before".to_owned(), 1)]);
+    let mut refused = 0;
+    for round in 0..3 {
+        let names = [format!("two-{round}"), format!("three-{round}")];
+        nodes[0].poison.give(id_of(&session));
+        let asked = [
+            pipeline(&mut two, &session, &names[0], 10).await, //
+            pipeline(&mut three, &session, &names[1], 10).await,
+        ];
+        two.call("send_msg", text(&other, &format!("meanwhile-{round}"))).await;
+        for (raw, (name, requests)) in [&mut two, &mut three].into_iter().zip(names.iter().zip(asked)) {
+            for (number, request) in requests.into_iter().enumerate() {
+                let answer = raw.answer(request).await;
+                if answer["type"] == "error" {
+                    let code = answer["body"]["code"].as_str().unwrap();
+                    assert!(["internal", "unavailable"].contains(&code), "{answer}");
+                    refused += 1;
+                    // What a client does: the same again.
+                    raw.call("send_msg", text(&session, &format!("{name}-{number}"))).await;
+                }
+                *acknowledged.entry(format!("{name}-{number}")).or_insert(0) += 1;
+            }
+        }
+    }
+    assert!(refused >= 3, "it panicked three times");
+    let page = three.call("fetch_msgs", json!({"session_id": session, "limit": 1000})).await;
+    let mut stored = BTreeMap::new();
+    let events = page["events"].as_array().unwrap();
+    let seqs: Vec<u64> = events.iter().map(|event| event["body"]["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.windows(2).all(|two| two[1] == two[0] + 1), "dense: {seqs:?}");
+    for event in events {
+        if let Some(id) = event["body"]["client_msg_id"].as_str() {
+            *stored.entry(id.to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(stored, acknowledged);
+    // It died each time, and lives where it did.
+    assert_eq!([nodes[0].sessions.live(), nodes[1].sessions.live(), nodes[2].sessions.live()], [2, 0, 0]);
+    assert_eq!(nodes[0].metrics.sessions.get(), 2);
 }
 
 #[actix_web::test]

@@ -1,8 +1,8 @@
 //! A node with its store, its sessions and its server, and a WebSocket client that is nothing but bytes.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::connection::{ConnectionParts, Connections, Recovery, Subscriptions, prepare_socket, upgrade};
-use crate::protocol::{NodeId, Timestamp, UserId};
-use crate::session::{Clock, SessionParts, Sessions, SessionsOptions, SystemClock};
+use crate::protocol::{NodeId, SessionId, Timestamp, UserId};
+use crate::session::{Clock, Commits, SessionParts, Sessions, SessionsOptions, SystemClock};
 use crate::store::{
-    GroupCommit, GroupCommitOptions, NodeReport, SqliteOptions, SqliteStore, Store, TokenHash, TokenOwner, UserRow,
-    WireVersions,
+    CommitOutcome, GroupCommit, GroupCommitOptions, NodeReport, SessionCommit, SqliteOptions, SqliteStore, Store,
+    TokenHash, TokenOwner, UserRow, WireVersions,
 };
 use crate::telemetry::Metrics;
 
@@ -79,6 +79,7 @@ pub(super) struct TestNode {
     pub(super) metrics: Arc<Metrics>,
     pub(super) addr: SocketAddr,
     server: actix_web::dev::ServerHandle,
+    pub(super) poison: Poison,
 }
 
 /// A user with a token.
@@ -128,6 +129,34 @@ fn serve(config: &Config, connections: &Arc<Connections>) -> (SocketAddr, actix_
     (addr, handle)
 }
 
+/// The session whose actor panics at its next command.
+#[derive(Clone, Default)]
+pub(super) struct Poison(Arc<Mutex<Option<SessionId>>>);
+
+impl Poison {
+    pub(super) fn give(&self, session_id: SessionId) {
+        *self.0.lock().unwrap() = Some(session_id);
+    }
+}
+
+/// Where commits go, with what makes a session panic on the way.
+struct Poisoned {
+    commits: GroupCommit,
+    poison: Poison,
+}
+
+impl Commits for Poisoned {
+    fn submit(&self, commit: SessionCommit) -> Result<CommitOutcome, Box<SessionCommit>> {
+        self.commits.submit(commit)
+    }
+
+    fn is_full(&self, session_id: SessionId) -> bool {
+        let poisoned = self.poison.0.lock().unwrap().take_if(|poisoned| *poisoned == session_id);
+        assert!(poisoned.is_none(), "poison");
+        self.commits.is_full(session_id)
+    }
+}
+
 impl TestNode {
     pub(super) async fn start() -> Self {
         Self::with(|_| {}).await
@@ -148,20 +177,22 @@ impl TestNode {
         store.renew_lease(id, 3_600_000, &report()).await.unwrap();
         let commits = GroupCommit::start(Arc::clone(&store), id, GroupCommitOptions::default(), None);
         let subscriptions = Subscriptions::new(id, Arc::clone(&metrics));
-        subscriptions.attach(Arc::new(ground.wire.join(id, Arc::new(subscriptions.clone()))));
+        let end = ground.wire.join(id, Arc::new(subscriptions.clone()));
+        subscriptions.attach(Arc::new(end), config.cluster.lane_bytes);
         let options = SessionsOptions {
             node_id: id,
             threads: 1,
             mailbox: 1024,
             idle: Duration::from_secs(config.sessions.idle_s),
             call_deadline: Duration::from_millis(config.cluster.call_deadline_ms),
-            call_bytes: config.cluster.call_bytes,
+            waiting: config.waiting(),
             roll_call_every: Duration::from_millis(config.cluster.roll_call_ms),
             rules: config.rules(),
         };
+        let poison = Poison::default();
         let parts = SessionParts {
             store: Arc::clone(&store),
-            commits: Arc::new(commits),
+            commits: Arc::new(Poisoned { commits, poison: poison.clone() }),
             deliveries: Arc::new(subscriptions.clone()),
             presence: Arc::new(subscriptions.clone()),
             clock: Arc::clone(&clock),
@@ -185,7 +216,7 @@ impl TestNode {
         });
         let (addr, server) = serve(&config, &connections);
         let ground = Arc::clone(ground);
-        Self { ground, store, id, sessions, connections, subscriptions, recovery, metrics, addr, server }
+        Self { ground, store, id, sessions, connections, subscriptions, recovery, metrics, addr, server, poison }
     }
 
     pub(super) async fn user(&self) -> TestUser {

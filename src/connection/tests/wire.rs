@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use crate::cluster::{Bus, BusError, Channel, Incoming, LocalBus};
+use crate::cluster::{self, Bus, BusError, Channel, Incoming, LocalBus, Message};
 use crate::protocol::NodeId;
 
 /// How ill the wire is.
@@ -60,9 +59,9 @@ struct Ear {
 }
 
 impl Incoming for Ear {
-    fn message(&self, channel: Channel, payload: Bytes) {
+    fn message(&self, channel: Channel, message: Message) {
         if !self.state.cut.lock().unwrap().contains(&self.node) {
-            self.incoming.message(channel, payload);
+            self.incoming.message(channel, message);
         }
     }
 
@@ -90,7 +89,11 @@ impl WireEnd {
 
 #[async_trait]
 impl Bus for WireEnd {
-    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), BusError> {
+    fn wire(&self) -> cluster::Wire {
+        self.bus.wire()
+    }
+
+    async fn publish(&self, channel: Channel, message: Message) -> Result<(), BusError> {
         if self.state.cut.lock().unwrap().contains(&self.node) {
             return Err(BusError("cut off".to_owned()));
         }
@@ -99,17 +102,17 @@ impl Bus for WireEnd {
             return Ok(());
         }
         if self.roll() < doubled {
-            self.bus.publish(channel, payload.clone()).await?;
+            self.bus.publish(channel, message.clone()).await?;
         }
         if self.roll() < late {
             let bus = self.bus.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                drop(bus.publish(channel, payload).await);
+                drop(bus.publish(channel, message).await);
             });
             return Ok(());
         }
-        self.bus.publish(channel, payload).await
+        self.bus.publish(channel, message).await
     }
 
     async fn subscribe(&self, channel: Channel) -> Result<(), BusError> {

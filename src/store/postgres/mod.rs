@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::column::{Columns, corrupt};
@@ -112,7 +113,15 @@ impl PostgresStore {
     /// `Unavailable` where the database cannot be reached or used, without the password in the text; `Corrupt` where a
     /// version of the program more than one schema ahead wrote it.
     pub async fn open(options: &PostgresOptions) -> StoreResult<Self> {
-        open::open(options).await
+        Self::open_saying(options, &Notify::new()).await
+    }
+
+    /// Like [`PostgresStore::open`]; `absent` is notified when the database turns out to be not there yet.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_saying(options: &PostgresOptions, absent: &Notify) -> StoreResult<Self> {
+        open::open(options, absent).await
     }
 
     async fn read_clock(&self) -> StoreResult<Timestamp> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -30,9 +31,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-pub(super) async fn open(options: &PostgresOptions) -> StoreResult<PostgresStore> {
+pub(super) async fn open(options: &PostgresOptions, absent: &Notify) -> StoreResult<PostgresStore> {
     let connect = connect_options(options)?;
-    let mut connection = wait_for(&connect, options.connect_within).await?;
+    let mut connection = wait_for(&connect, options.connect_within, absent).await?;
     migrate(&mut connection).await?;
     // It has no time limits, and so no further use.
     let _ = timeout(ATTEMPT, connection.close()).await;
@@ -78,14 +79,14 @@ fn connect_options(options: &PostgresOptions) -> StoreResult<PgConnectOptions> {
     ]))
 }
 
-/// Connects; waits while the database is not there yet or not ready.
-async fn wait_for(options: &PgConnectOptions, within: Duration) -> StoreResult<PgConnection> {
+/// Connects; waits while the database is not there yet or not ready, and says so.
+async fn wait_for(options: &PgConnectOptions, within: Duration, absent: &Notify) -> StoreResult<PgConnection> {
     let started = Instant::now();
     let (mut pause, longest) = PAUSES;
     loop {
         let (why, waiting_helps) = match timeout(ATTEMPT, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => (error.to_string(), waiting_helps(&error)),
+            Ok(Err(error)) => (why_not(&error), waiting_helps(&error)),
             Err(_) => ("no answer".to_owned(), true),
         };
         let place = options.get_socket().map_or_else(
@@ -103,14 +104,37 @@ async fn wait_for(options: &PgConnectOptions, within: Duration) -> StoreResult<P
             )));
         }
         tracing::warn!(place, database, error = why, "the database is not there yet; trying again");
+        absent.notify_one();
         sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
 }
 
-/// Whether the database may be there a little later. A wrong password stays wrong.
+/// What is wrong, with the setting that is about it.
+fn why_not(error: &sqlx::Error) -> String {
+    if is_about_tls(error) {
+        return format!("{error}; sslrootcert in the URL names the authority that signs its certificate");
+    }
+    error.to_string()
+}
+
+/// Whether it is the server's certificate, or who is to vouch for it. What is found in the handshake comes as an error of
+/// reading and writing.
+fn is_about_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(io) => {
+            let tls = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+            matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the database may be there a little later. A wrong password stays wrong, and so does a certificate.
 fn waiting_helps(error: &sqlx::Error) -> bool {
     match error {
+        error if is_about_tls(error) => false,
         sqlx::Error::Database(error) => {
             // Starting up, shutting down, too many connections.
             error.code().is_some_and(|code| code.starts_with("57P") || code == "53300")

@@ -215,7 +215,11 @@ async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, Sock
         command.env_remove(name);
     }
     for (key, value) in settings {
-        command.env(format!("CONCLAVE__{}", key.to_uppercase().replace('.', "__")), value);
+        // What has no dot in it is no setting but a variable for the whole process.
+        let is_setting = key.contains('.');
+        let name =
+            if is_setting { format!("CONCLAVE__{}", key.to_uppercase().replace('.', "__")) } else { key.clone() };
+        command.env(name, value);
     }
     let mut child = command.spawn().expect("the server's binary");
     let stdout = child.stdout.take().expect("a pipe");

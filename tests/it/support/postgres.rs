@@ -24,6 +24,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// A running server. It is killed when this is dropped.
 pub(crate) struct Postgres {
     dir: TempDir,
+    /// More of its command line.
+    options: Vec<String>,
     child: Mutex<Child>,
 }
 
@@ -45,9 +47,18 @@ impl Postgres {
 
     /// A server of one's own, to be damaged.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// A server with more options, such as `["-c", "ssl=on"]`. Files that it is to read can be put into its directory.
+    pub(crate) fn start_with(options: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("conclave-pg-").tempdir().expect("a directory");
+        let options = options(dir.path());
         if let Some((user, group)) = unprivileged() {
-            std::os::unix::fs::chown(dir.path(), Some(user), Some(group)).expect("it is root's to give");
+            let files = std::fs::read_dir(dir.path()).expect("a directory").map(|file| file.expect("a file").path());
+            for path in files.chain([dir.path().to_owned()]) {
+                std::os::unix::fs::chown(path, Some(user), Some(group)).expect("it is root's to give");
+            }
         }
         let password = dir.path().join("password");
         std::fs::write(&password, PASSWORD).expect("a file");
@@ -60,7 +71,7 @@ impl Postgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-        let server = Self { child: Mutex::new(spawn(dir.path())), dir };
+        let server = Self { child: Mutex::new(spawn(dir.path(), &options)), dir, options };
         server.wait();
         server
     }
@@ -137,13 +148,13 @@ impl Postgres {
 
     /// Starts it again with the same data.
     pub(crate) fn start_again(&self) {
-        *self.child() = spawn(self.dir.path());
+        *self.child() = spawn(self.dir.path(), &self.options);
         self.wait();
     }
 
     /// Starts it again without waiting until it is there.
     pub(crate) fn begin_again(&self) {
-        *self.child() = spawn(self.dir.path());
+        *self.child() = spawn(self.dir.path(), &self.options);
     }
 
     fn wait(&self) {
@@ -156,7 +167,7 @@ impl Postgres {
                 // What is left of a killed one may hold its memory for a moment.
                 let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
                 assert!(log.contains("pre-existing shared memory"), "the server ended with {status}: {log}");
-                *child = spawn(self.dir.path());
+                *child = spawn(self.dir.path(), &self.options);
             }
             assert!(Instant::now() < until, "the server is not ready");
             std::thread::sleep(Duration::from_millis(20));
@@ -171,7 +182,7 @@ impl Drop for Postgres {
     }
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, options: &[String]) -> Child {
     let log = std::fs::File::create(dir.join("log")).expect("a log file");
     program("postgres", dir)
         .arg("-D")
@@ -179,6 +190,7 @@ fn spawn(dir: &Path) -> Child {
         .arg("-k")
         .arg(dir)
         .args(["-c", "listen_addresses=", "-c", "max_connections=500", "-c", "log_min_messages=warning"])
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

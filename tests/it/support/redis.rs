@@ -147,14 +147,22 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// Starts three masters with a third of the slots each, and waits until all know of each other.
     pub(crate) fn start() -> Self {
-        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-        let servers: Vec<RedisServer> = (0..3).map(|_| RedisServer::start(&options)).collect();
+        Self::start_with(|_| Vec::new(), |server| server.port)
+    }
+
+    /// The same with more options for each, which may depend on its port; `meet_at`: the port that the others know.
+    pub(crate) fn start_with(options: impl Fn(u16) -> Vec<String>, meet_at: impl Fn(&RedisServer) -> u16) -> Self {
+        let start = |port| {
+            let basic = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+            basic.into_iter().map(str::to_owned).chain(options(port)).collect()
+        };
+        let servers: Vec<RedisServer> = (0..3).map(|_| RedisServer::start_with(start)).collect();
         for (n, (from, to)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
             servers[n].ask(&format!("CLUSTER ADDSLOTSRANGE {from} {to}"));
             servers[n].ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
         }
         for other in &servers[1..] {
-            servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {} {}", other.port, other.port + 1));
+            servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {} {}", meet_at(other), other.port + 1));
         }
         let this = Self { servers };
         this.wait_until("all servers know all slots", || {

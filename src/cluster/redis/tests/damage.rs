@@ -15,7 +15,7 @@ async fn a_server_that_restarts_is_found_again_and_listeners_are_told() {
     }
     server.kill();
     until_probes_fail(&sender).await;
-    assert!(sender.bus.publish(session(1), Bytes::from_static(b"lost")).await.is_err());
+    assert!(sender.try_publish(session(1), "lost").await.is_err());
     assert!(listener.bus.subscribe(session(3)).await.is_err());
     server.start_again();
     let mut missed = std::collections::HashSet::new();
@@ -55,7 +55,7 @@ async fn what_a_sender_lost_with_its_connection_is_said_to_be_missed() {
     server.ask("CLIENT KILL TYPE normal");
     // The first message finds out, at the latest.
     let found_out = async {
-        while sender.bus.publish(session(1), Bytes::from_static(b"x")).await.is_ok() {
+        while sender.try_publish(session(1), "x").await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
@@ -110,9 +110,9 @@ struct Slow {
 }
 
 impl Incoming for Slow {
-    fn message(&self, channel: Channel, payload: Bytes) {
+    fn message(&self, channel: Channel, message: Message) {
         drop(self.gate.lock().unwrap());
-        self.ear.message(channel, payload);
+        self.ear.message(channel, message);
     }
 
     fn missed(&self, channel: Channel) {
@@ -147,6 +147,64 @@ async fn what_strangers_send_is_counted_and_not_heard() {
         let line = format!("conclave_bus_rejected_total{{reason=\"{reason}\"}} {count}");
         assert!(text.contains(&line), "{line} is not in {text}");
     }
+}
+
+/// Writes log lines down.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+// All of it on this thread, whose log is written down.
+#[tokio::test]
+async fn what_strangers_send_is_said_once_in_a_while() {
+    let log = Log::default();
+    let writer = log.clone();
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish(),
+    );
+    let server = RedisServer::start(&[]);
+    let options = options(&server);
+    let (ear, mut heard) = Ear::new();
+    let bus = RedisBus::start(options.clone(), node_id(), ear, Metrics::new()).unwrap();
+    bus.connected(DEADLINE).await.unwrap();
+    bus.subscribe(session(1)).await.unwrap();
+    let foreign = RedisOptions { secret: ClusterSecret::new(&[9; 32]).unwrap(), ..options.clone() };
+    let (one, other) = (super::subject(foreign.clone(), ()).node().await, super::subject(foreign, ()).node().await);
+    let sender = super::subject(options.clone(), ()).node().await;
+    for stranger in [&one, &one, &other, &one] {
+        stranger.publish(session(1), "not of this cluster").await;
+    }
+    let name = format!("{}{}", options.prefix, session(1));
+    let of_another_version = [&[0, 7][..], &[0xee; 60]].concat();
+    for _ in 0..3 {
+        assert_eq!(server.publish(&name, &of_another_version), 1);
+    }
+    // From two connections nothing is in order: until all of it has come.
+    let rejected = |reason| bus.post.metrics.bus_rejected.with_label_values(&[reason]).get();
+    let all = async {
+        while (rejected("signature"), rejected("version")) != (4, 3) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within("all of it to come", all).await;
+    sender.publish(session(1), "genuine").await;
+    let first = within("a message", heard.recv()).await;
+    assert_eq!(first, Some(Heard::Message(session(1), Bytes::from_static(b"genuine"))));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("an envelope on the bus was refused")).collect();
+    let of = |why: &str| said.iter().filter(|line| line.contains(why)).count();
+    assert_eq!(said.len(), 3, "{log}");
+    assert_eq!((of("its signature is wrong"), of("this release does not read its version")), (2, 1), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,7 +255,9 @@ async fn what_waits_is_bounded_and_counted() {
     while refused == 0 {
         // No turn for the bus in between.
         for _ in 0..100 {
-            refused += u32::from(bus.publish(session(1), Bytes::from(vec![0; 10_000])).await.is_err());
+            refused += u32::from(
+                bus.publish(session(1), Message { wire: bus.wire(), bytes: vec![0; 10_000].into() }).await.is_err(),
+            );
         }
     }
     assert!(metrics.bus_waiting_bytes.get() <= 100_000);

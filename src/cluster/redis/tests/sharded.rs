@@ -21,6 +21,51 @@ async fn open() -> Subject {
 
 crate::cluster::conformance::suite!(open);
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_over_tls_is_reached_by_the_names_that_it_announces() {
+    // Its own port for TLS, and the names in its certificate, as OPERATIONS says.
+    let tls_port = |port: u16| port + 13_000;
+    let file = |name: &str| format!("{}/src/server/tests/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let cluster = RedisCluster::start_with(
+        |port| {
+            let tls_port = tls_port(port).to_string();
+            [
+                ["--tls-port", &tls_port],
+                ["--tls-cluster", "yes"],
+                ["--tls-cert-file", &cert],
+                ["--tls-key-file", &key],
+                ["--tls-ca-cert-file", &cert],
+                ["--tls-auth-clients", "no"],
+                ["--cluster-announce-hostname", "localhost"],
+                ["--cluster-preferred-endpoint-type", "hostname"],
+            ]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+        },
+        |server| tls_port(server.port),
+    );
+    let url = format!("rediss://localhost:{}/", tls_port(cluster.servers[0].port));
+    let options = RedisOptions { url, ca: Some(std::fs::read(&cert).unwrap()), ..sharded(&cluster) };
+    let subject = subject(options.clone(), ());
+    let (sender, listener) = (subject.node().await, subject.node().await);
+    let mut homes = std::collections::HashSet::new();
+    for n in 0..30 {
+        listener.subscribe(session(n)).await;
+        sender.publish(session(n), vec![n]).await;
+        listener.hears(session(n), &[n]).await;
+        homes.insert(home(&options.prefix, n).0);
+    }
+    assert_eq!(homes.len(), 3, "all three servers were needed");
+    let (ear, _heard) = Ear::new();
+    let stranger = RedisOptions { ca: None, ..options };
+    let bus = RedisBus::start(stranger, node_id(), ear, Metrics::new()).unwrap();
+    let trouble = bus.connected(DEADLINE).await.unwrap_err();
+    assert!(trouble.to_string().contains("cluster.redis.ca"), "{trouble}");
+}
+
 /// Which third of the slots a session's channel is in, and its slot.
 fn home(prefix: &str, n: u8) -> (usize, usize) {
     let slot = slot(&format!("{prefix}{}", session(n)));

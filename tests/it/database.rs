@@ -250,12 +250,6 @@ async fn what_is_stored_is_there_after_the_node_is_killed() {
     assert_eq!(a.started["sessions"][0]["name"], Value::from("Tea\u{0}time"));
 }
 
-/// A port that nobody listens to.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
-}
-
 /// A database server that takes nobody over TCP without TLS, with certificates for these names.
 fn postgres_with_tls(port: u16, certificates: &Certificates) -> Postgres {
     use std::os::unix::fs::PermissionsExt;
@@ -288,7 +282,7 @@ async fn a_node_reaches_its_database_over_tls_if_the_right_authority_vouches_for
         folder
     };
     let (ours, theirs) = (certificates(&of("ours"), &["127.0.0.1"]), certificates(&of("theirs"), &["127.0.0.1"]));
-    let port = free_port();
+    let port = redis::free_port();
     let server = postgres_with_tls(port, &ours);
     let url = |host: &str, mode: &str, authority: &Path| {
         let place = format!("postgres://conclave:{}@{host}:{port}/postgres", postgres::PASSWORD);

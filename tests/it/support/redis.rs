@@ -45,6 +45,12 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Where it speaks TLS, if it does.
+    pub(crate) fn tls_port(&self) -> Option<u16> {
+        let at = self.options.iter().position(|option| option == "--tls-port")?;
+        Some(self.options.get(at + 1)?.parse().expect("a port"))
+    }
+
     /// Gives it a command and reads the answer: one text, or the texts of a list.
     pub(crate) fn ask_all(&self, command: &str) -> Vec<String> {
         let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
@@ -147,14 +153,14 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// Starts three masters with a third of the slots each, and waits until all know of each other.
     pub(crate) fn start() -> Self {
-        Self::start_with(|_| Vec::new(), |server| server.port)
+        Self::start_with(Vec::new)
     }
 
-    /// The same with more options for each, which may depend on its port; `meet_at`: the port that the others know.
-    pub(crate) fn start_with(options: impl Fn(u16) -> Vec<String>, meet_at: impl Fn(&RedisServer) -> u16) -> Self {
-        let start = |port| {
+    /// The same with more options for each. If they speak TLS, that is how they are known to each other.
+    pub(crate) fn start_with(options: impl Fn() -> Vec<String>) -> Self {
+        let start = |_| {
             let basic = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-            basic.into_iter().map(str::to_owned).chain(options(port)).collect()
+            basic.into_iter().map(str::to_owned).chain(options()).collect()
         };
         let servers: Vec<RedisServer> = (0..3).map(|_| RedisServer::start_with(start)).collect();
         for (n, (from, to)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
@@ -162,7 +168,11 @@ impl RedisCluster {
             servers[n].ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
         }
         for other in &servers[1..] {
-            servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {} {}", meet_at(other), other.port + 1));
+            servers[0].ask(&format!(
+                "CLUSTER MEET 127.0.0.1 {} {}",
+                other.tls_port().unwrap_or(other.port),
+                other.port + 1
+            ));
         }
         let this = Self { servers };
         this.wait_until("all servers know all slots", || {
@@ -201,7 +211,7 @@ impl Drop for RedisServer {
 }
 
 /// A port that nobody listens to, below those that the kernel gives to clients. The next number is for the cluster bus.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 1000).expect("below 1000");
     loop {

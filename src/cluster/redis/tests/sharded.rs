@@ -23,31 +23,24 @@ crate::cluster::conformance::suite!(open);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_over_tls_is_reached_by_the_names_that_it_announces() {
-    // Its own port for TLS, and the names in its certificate, as OPERATIONS says.
-    let tls_port = |port: u16| port + 13_000;
+    // With the settings of Redis that OPERATIONS names.
     let file = |name: &str| format!("{}/src/server/tests/{name}", env!("CARGO_MANIFEST_DIR"));
     let (cert, key) = (file("cert.pem"), file("key.pem"));
-    let cluster = RedisCluster::start_with(
-        |port| {
-            let tls_port = tls_port(port).to_string();
-            [
-                ["--tls-port", &tls_port],
-                ["--tls-cluster", "yes"],
-                ["--tls-cert-file", &cert],
-                ["--tls-key-file", &key],
-                ["--tls-ca-cert-file", &cert],
-                ["--tls-auth-clients", "no"],
-                ["--cluster-announce-hostname", "localhost"],
-                ["--cluster-preferred-endpoint-type", "hostname"],
-            ]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
-            .collect()
-        },
-        |server| tls_port(server.port),
-    );
-    let url = format!("rediss://localhost:{}/", tls_port(cluster.servers[0].port));
+    let cluster = RedisCluster::start_with(|| {
+        let tls_port = server::free_port().to_string();
+        let options = [
+            ["--tls-port", &tls_port],
+            ["--tls-cluster", "yes"],
+            ["--tls-cert-file", &cert],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &cert],
+            ["--tls-auth-clients", "no"],
+            ["--cluster-announce-hostname", "localhost"],
+            ["--cluster-preferred-endpoint-type", "hostname"],
+        ];
+        options.concat().into_iter().map(str::to_owned).collect()
+    });
+    let url = format!("rediss://localhost:{}/", cluster.servers[0].tls_port().unwrap());
     let options = RedisOptions { url, ca: Some(std::fs::read(&cert).unwrap()), ..sharded(&cluster) };
     let subject = subject(options.clone(), ());
     let (sender, listener) = (subject.node().await, subject.node().await);

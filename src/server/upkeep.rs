@@ -127,6 +127,10 @@ async fn sweep_once(parts: &UpkeepParts) -> StoreResult<()> {
     for session_id in parts.store.sessions_with_tasks(PAGE).await? {
         parts.sessions.wake(session_id);
     }
+    // Whose node has died or let it go: its deadline and its asks are looked after again, though nobody speaks there.
+    for session_id in parts.store.rotations_unattended(PAGE).await? {
+        parts.sessions.take_up(session_id);
+    }
     lapse_inbox(parts).await?;
     for _ in 0..STEPS {
         if !parts.store.prune(parts.clock.now(), &parts.retention).await? {

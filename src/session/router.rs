@@ -204,6 +204,18 @@ impl Sessions {
         self.inner.nudge(session_id, Nudge::Tasks, None);
     }
 
+    /// Wakes a session that, as the store says, no living node owns: wherever it was when it was last heard of.
+    pub fn take_up(&self, session_id: SessionId) {
+        let mut shard = self.inner.registry.shard(session_id);
+        if let Some(place) = shard.get(session_id)
+            && matches!(place.at, At::Away(_))
+        {
+            place.at = At::Nowhere;
+        }
+        drop(shard);
+        self.wake(session_id);
+    }
+
     /// Has every session finish what is under way and give itself up; resolves when none is left, or with how many
     /// are after `within`. Commands from now on are refused with `unavailable`, those of other nodes sent back to them.
     pub async fn stop(&self, within: Duration) -> usize {

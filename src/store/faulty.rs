@@ -174,6 +174,7 @@ pass_on! {
     made_before(creator: UserId, id: &ClientId) -> Option<String>;
     tasks(session_id: SessionId) -> Vec<Task>;
     sessions_with_tasks(limit: u64) -> Vec<SessionId>;
+    rotations_unattended(limit: u64) -> Vec<SessionId>;
     access(session_id: SessionId, user_id: UserId, now: Timestamp) -> Access;
     sessions_of(user_id: UserId) -> Vec<Membership>;
     departures(user_id: UserId, sessions: &[SessionId]) -> Vec<(SessionId, GoneReason)>;

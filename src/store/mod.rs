@@ -139,6 +139,9 @@ pub trait Store: Send + Sync + 'static {
     /// Sessions that have tasks waiting, at most `limit`.
     async fn sessions_with_tasks(&self, limit: u64) -> StoreResult<Vec<SessionId>>;
 
+    /// Sessions whose rotation is under way, and that no node owns which lives; at most `limit`.
+    async fn rotations_unattended(&self, limit: u64) -> StoreResult<Vec<SessionId>>;
+
     // Sessions: reads. Whether the caller may is for the caller to ask, by `access`.
 
     /// What `user_id` is to the session.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::reads::encrypted;
-use super::{Session, Subject, account, user};
+use super::{NODE, Session, Subject, account, report, user};
 use crate::protocol::{InboxId, KeyEpoch, LeftReason, Role, Timestamp};
 use crate::session::state::{Change, E2ee, KeyState, MemberKeys, Phase, Rotation};
 use crate::store::{Claim, EventRange, KeyCoverage, Retention, Store, TokenHash, TokenOwner};
@@ -96,10 +96,20 @@ pub(crate) async fn key_coverage_counts_who_is_without(Subject { store, .. }: &S
     other.head.e2ee = E2ee::On(KeyState { current: None, last_epoch: 1, phase: Phase::Rotating(rotation) });
     other.put(&**store, []).await;
     assert_eq!(store.key_coverage(at(5_500)).await.unwrap(), coverage(3, 1, 1_500));
+    // Who owns it and does not live, or nobody, does not look after it.
+    assert_eq!(store.rotations_unattended(10).await.unwrap(), [other.id()]);
+    store.renew_lease(NODE, 600_000, &report()).await.unwrap();
+    assert_eq!(store.rotations_unattended(10).await.unwrap(), []);
+    store.release(other.id(), NODE, other.fence).await.unwrap();
+    assert_eq!(store.rotations_unattended(10).await.unwrap(), [other.id()]);
+    assert!(matches!(store.claim(other.id(), NODE, false).await.unwrap(), Claim::Mine(_)));
+    other.fence += 1;
     session.put(&**store, [Change::End]).await;
     other.head.e2ee = E2ee::Off { last_epoch: 1 };
     other.put(&**store, []).await;
     assert_eq!(store.key_coverage(at(5_500)).await.unwrap(), KeyCoverage::default());
+    store.end_lease(NODE).await.unwrap();
+    assert_eq!(store.rotations_unattended(10).await.unwrap(), []);
 }
 
 pub(crate) async fn the_store_proves_that_it_commits(Subject { store, .. }: &Subject) {

@@ -57,6 +57,16 @@ impl PostgresStore {
         self.daily.rows(query).await?.iter().map(Columns::session).collect()
     }
 
+    pub(super) async fn find_rotations_unattended(&self, limit: u64) -> StoreResult<Vec<SessionId>> {
+        let query = sqlx::query(
+            "SELECT s.session_id FROM sessions AS s WHERE s.rotating_since IS NOT NULL AND s.ended_at IS NULL
+               AND NOT EXISTS (SELECT 1 FROM nodes AS n
+                   WHERE n.node_id = s.owner_node AND n.expires_at > conclave_now())
+             ORDER BY s.rotating_since LIMIT $1",
+        );
+        self.daily.rows(query.bind(int(limit))).await?.iter().map(Columns::session).collect()
+    }
+
     /// A session's version and latest `seq`, ended or not: both stay readable until the history is removed.
     pub(super) async fn find_position(&self, session_id: SessionId) -> StoreResult<Option<(u64, u64)>> {
         let query = sqlx::query("SELECT session_id, version, last_seq FROM sessions WHERE session_id = $1");

@@ -225,6 +225,10 @@ impl Store for PostgresStore {
         self.find_sessions_with_tasks(limit).await
     }
 
+    async fn rotations_unattended(&self, limit: u64) -> StoreResult<Vec<SessionId>> {
+        self.find_rotations_unattended(limit).await
+    }
+
     async fn access(&self, session_id: SessionId, user_id: UserId, now: Timestamp) -> StoreResult<Access> {
         self.find_access(session_id, user_id, now).await
     }

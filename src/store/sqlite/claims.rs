@@ -1,6 +1,7 @@
 //! Who owns which session.
 
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::column::{Columns, corrupt, failed, int};
@@ -39,6 +40,20 @@ impl SqliteStore {
         let snapshot = self.read_snapshot(session_id).await?;
         let tasks = self.find_tasks(session_id).await?;
         Ok(Claim::Mine(Box::new(Claimed { fence, version, snapshot, tasks })))
+    }
+
+    pub(super) async fn find_rotations_unattended(&self, limit: u64) -> StoreResult<Vec<SessionId>> {
+        let rows = sqlx::query(
+            "SELECT session_id FROM sessions WHERE rotating_since IS NOT NULL AND ended_at IS NULL
+               AND NOT EXISTS (SELECT 1 FROM nodes WHERE node_id = owner_node AND expires_at > ?1)
+             ORDER BY rotating_since LIMIT ?2",
+        )
+        .bind(self.clock.now().as_millis())
+        .bind(int(limit))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(SqliteRow::session).collect()
     }
 
     async fn owner_of(&self, session_id: SessionId) -> StoreResult<Claim> {

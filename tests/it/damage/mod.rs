@@ -4,7 +4,9 @@
 //! One after the other is done to the same cluster, as far as they are of a kind: so it also has to heal. With
 //! `tests/run.sh --damage 10m` there is more load, and what is promised is asked for without slack.
 
+mod keys;
 mod nodes;
+mod readers;
 mod servers;
 mod ways;
 
@@ -17,16 +19,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::DEADLINE;
 use crate::support::cluster::Cluster;
 use crate::support::load::{Ended, FAULTS, Load};
-use crate::support::within;
 
 /// Set by `tests/run.sh --damage`.
 const LONG: &str = "CONCLAVE_TEST_DAMAGE";
 
 /// How much is done.
 struct Scale {
-    /// Sessions of four, so that each node owns a third of them and members are everywhere.
     sessions: usize,
     rate: usize,
     /// What a busy machine may add to any time that is measured.
@@ -43,13 +44,24 @@ fn scale() -> Scale {
 /// A cluster that is damaged in one way after another while people speak.
 struct Damaged {
     cluster: Cluster,
-    /// Where the tester keeps its users.
+    /// What the tester does meanwhile, and in how many sessions.
+    scenario: String,
+    sessions: usize,
+    /// Where it keeps its users.
     users: Arc<TempDir>,
 }
 
 impl Damaged {
+    /// While members of many small sessions speak. Of four members the owners, whose nodes own the sessions, are on all
+    /// nodes alike.
     fn new(cluster: Cluster) -> Self {
-        Self { cluster, users: Arc::new(TempDir::new().expect("a directory")) }
+        let Scale { sessions, rate, .. } = scale();
+        Self::during(cluster, format!("rooms --sessions {sessions} --members 4 --rate {rate}"), sessions)
+    }
+
+    /// While the tester does something else.
+    fn during(cluster: Cluster, scenario: String, sessions: usize) -> Self {
+        Self { cluster, scenario, sessions, users: Arc::new(TempDir::new().expect("a directory")) }
     }
 
     /// Does to one node, whose id goes with it, what [`Self::suffers`] does to all.
@@ -78,14 +90,11 @@ impl Damaged {
         of: Option<&str>,
         damage: impl AsyncFnOnce(&mut Cluster),
     ) -> Felt {
-        let Scale { sessions, rate, .. } = scale();
-        let arguments = format!(
-            "rooms --sessions {sessions} --members 4 --rate {rate} --duration {seconds}s --warmup 0s --timeout 3s \
-             --expect-restarts"
-        );
+        let scenario = &self.scenario;
+        let arguments = format!("{scenario} --duration {seconds}s --warmup 0s --timeout 3s --expect-restarts");
         let fronts: Vec<_> = self.cluster.fronts.iter().map(|front| front.address).collect();
         let load = Load::start_in(Arc::clone(&self.users), &arguments, &fronts);
-        let owners = self.owners_of_busy_sessions(sessions).await;
+        let owners = self.owners_of_busy_sessions().await;
         let began = Instant::now();
         damage(&mut self.cluster).await;
         let took = began.elapsed();
@@ -104,21 +113,22 @@ impl Damaged {
     }
 
     /// Waits until all sessions of the run are spoken in; who owns them then.
-    async fn owners_of_busy_sessions(&self, sessions: usize) -> BTreeMap<String, String> {
-        within("messages to flow in all sessions", async {
+    async fn owners_of_busy_sessions(&self) -> BTreeMap<String, String> {
+        let looking = async {
             loop {
                 let all = self.cluster.sessions().await;
                 let busy = all.iter().filter(|(_, session)| is_busy(session));
                 let owners: BTreeMap<_, _> = busy
                     .filter_map(|(id, session)| Some((id.clone(), session["owner"].as_str()?.to_owned())))
                     .collect();
-                if owners.len() == sessions {
+                if owners.len() == self.sessions {
                     return owners;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-        })
-        .await
+        };
+        // Users are registered first, some of them with keys of their own.
+        tokio::time::timeout(4 * DEADLINE, looking).await.expect("messages flow in all sessions")
     }
 }
 

@@ -183,6 +183,13 @@ impl Client {
         self.waiting.iter().filter(|frame| frame["type"] == name).map(|frame| frame["body"].clone()).collect()
     }
 
+    /// The same, and then they have been asked for.
+    pub(crate) fn take(&mut self, name: &str) -> Vec<Value> {
+        let bodies = self.all(name);
+        self.waiting.retain(|frame| frame["type"] != name);
+        bodies
+    }
+
     /// Acknowledges every inbox event that has come.
     pub(crate) async fn ack_inbox(&mut self) {
         let ids: Vec<Value> = self

@@ -30,16 +30,21 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        Self::start_on(None).await
+        Self::start_with(&[]).await
+    }
+
+    /// With more settings.
+    pub(crate) async fn start_with(more: &[(&'static str, &str)]) -> Self {
+        Self::start_on(None, more).await
     }
 
     /// With a database server of its own.
     pub(crate) async fn start_apart() -> Self {
         let postgres = tokio::task::spawn_blocking(Postgres::start).await.expect("no panic");
-        Self::start_on(Some(Arc::new(postgres))).await
+        Self::start_on(Some(Arc::new(postgres)), &[]).await
     }
 
-    async fn start_on(own: Option<Arc<Postgres>>) -> Self {
+    async fn start_on(own: Option<Arc<Postgres>>, more: &[(&'static str, &str)]) -> Self {
         let (redis, postgres) = (RedisServer::start(&[]), own.as_deref().unwrap_or_else(|| Postgres::shared()));
         let database = postgres.new_database().await;
         let (mut to_redis, mut to_postgres, mut starting) = (Vec::new(), Vec::new(), Vec::new());
@@ -59,6 +64,8 @@ impl Cluster {
                 ("cluster.cut_off_sweep_ms", "300".to_owned()),
                 ("shutdown.reconnect_spread_ms", "1".to_owned()),
             ];
+            let more = more.iter().map(|(key, value)| (*key, (*value).to_owned()));
+            let settings: Vec<_> = settings.into_iter().chain(more).collect();
             starting.push(tokio::spawn(async move {
                 let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 Node::start(&settings).await

@@ -206,6 +206,10 @@ impl Sessions {
 
     /// Wakes a session that, as the store says, no living node owns: wherever it was when it was last heard of.
     pub fn take_up(&self, session_id: SessionId) {
+        // Not woken then, and so not to be forgotten where it is.
+        if self.inner.admit(session_id).is_err() {
+            return;
+        }
         let mut shard = self.inner.registry.shard(session_id);
         if let Some(place) = shard.get(session_id)
             && matches!(place.at, At::Away(_))

@@ -113,7 +113,7 @@ async fn wait_for(options: &PgConnectOptions, within: Duration, absent: &Notify)
 /// What is wrong, with the setting that is about it.
 fn why_not(error: &sqlx::Error) -> String {
     if is_about_tls(error) {
-        return format!("{error}; sslrootcert in the URL names the authority that signs its certificate");
+        return format!("{error}; in the URL, sslmode asks for TLS and sslrootcert names who signs the certificate");
     }
     error.to_string()
 }

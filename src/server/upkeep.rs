@@ -2,8 +2,8 @@
 //! alive, and sweeps.
 //!
 //! The bus and wake-ups are shortcuts that may lose something; the sweep finds it in the store, and at once where the
-//! bus knows that something may be missing. Each duty runs in a task
-//! of its own, so that a slow one delays no other; all end with the [`Upkeep`].
+//! bus knows that something may be missing. Each duty runs in a task of its own, so that a slow one delays no other;
+//! all end with the [`Upkeep`].
 
 use std::collections::HashMap;
 use std::sync::Arc;

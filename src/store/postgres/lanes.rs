@@ -185,7 +185,7 @@ impl Lanes {
             let name = sqlx::query_scalar("SELECT conclave_history()").fetch_one(&mut connection).await?;
             Ok((connection, name))
         };
-        // Whoever asked does not wait longer than this, and nothing goes on without them.
+        // Goes on if whoever asked is gone, for no longer than they would have waited.
         let made = self.home.spawn(timeout(within, connecting)).await;
         let (connection, name) = match made {
             Ok(Ok(made)) => made.map_err(|error: sqlx::Error| no_connection(&error))?,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::support::cluster::until_ready;
 use crate::support::redis::RedisServer;
 use crate::support::*;
 
@@ -43,15 +44,6 @@ fn last_logged(node: &Node) -> String {
     let log = node.log();
     let line: Value = serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
     line["timestamp"].as_str().expect("a time").to_owned()
-}
-
-async fn until_ready(node: &Node) {
-    within("a node to be ready", async {
-        while node.get("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
 }
 
 struct Cluster {

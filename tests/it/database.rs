@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
+use crate::support::cluster::until_ready;
 use crate::support::*;
 use crate::tls::{Certificates, certificates};
 
@@ -20,15 +21,6 @@ async fn node_on(server: &Postgres) -> Node {
         ("cluster.lease_s", "3"),
     ])
     .await
-}
-
-async fn until_ready(node: &Node) {
-    within("the node to be ready", async {
-        while node.get("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
 }
 
 /// Sends until the node has taken it, and says where; each answer in between has to be `unavailable`.

@@ -16,7 +16,8 @@ use rustls::ClientConfig;
 #[derive(Debug, Parser)]
 #[command(name = "conclave-chat", version)]
 pub(crate) struct Arguments {
-    /// The server. Given again: more addresses of it, which are tried in turn when one does not serve.
+    /// The server. Given again: more addresses of it, which are tried in turn when one does not serve. Keys are kept under
+    /// the first one: name the same one first each time.
     #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     server: Vec<ServerAddress>,
     /// The account's name.

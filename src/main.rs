@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use actix_web::rt::System;
 use clap::{Parser, Subcommand};
 use conclave::config::{Config, Sources};
-use conclave::server::{Server, administer, check_config, stop_signal};
+use conclave::server::{Server, administer, check_config, stop_signal, take_open_files};
 use conclave::{admin, telemetry};
 
 #[global_allocator]
@@ -64,6 +64,7 @@ fn run(Arguments { listen, data_dir, config, log_format, command }: Arguments) -
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::init_logs(&config.telemetry)?;
+    take_open_files();
     // Before anybody knows that it is there, so that no signal ends it unheard.
     let stop = stop_signal()?;
     let server = Server::build(config).await?;

@@ -24,7 +24,7 @@ use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use program::{AdministerError, administer, check_config, stop_signal};
+pub use program::{AdministerError, administer, check_config, stop_signal, take_open_files};
 pub use tls::TlsError;
 
 use bus::NodeBus;

@@ -77,10 +77,10 @@ stand_ins() {
 }
 
 declare -A typing
-# A person at conclave-chat, connected to one node.
+# A person at conclave-chat, connected to one node as long as it is at this address.
 chat() {
   mkfifo "$work/$1.in"
-  target/debug/conclave-chat --server "http://$2" --name "$1" --key-bits 2048 --home "$work/$1" \
+  target/debug/conclave-chat --server "http://$2" --server "http://$balancer" --name "$1" --key-bits 2048 --home "$work/$1" \
     <"$work/$1.in" >"$work/$1.out" 2>>"$log" &
   exec {typing[$1]}>"$work/$1.in"
 }
@@ -141,11 +141,34 @@ types ann "words for one another only"
 shows ben "🔒 ann: words for one another only"
 types ben "and back"
 shows ann "🔒 ben: and back"
-types ann "/quit"
-types ben "/quit"
 docker exec "$(container postgres)" pg_dump --username=conclave conclave >"$work/dump"
 grep --quiet "the den" "$work/dump" || die "the database does not have the session"
 if grep --quiet "for one another" "$work/dump"; then die "the database has the text of an encrypted message"; fi
+
+step "a backup is put back, and clients go on from it"
+sql() { docker exec "$(container postgres)" psql --username=conclave --no-align --tuples-only --command="$1" conclave; }
+# Twice by now: at first, and when the nodes were there again.
+came_back() { [ "$(grep --count '^ *connected$' "$work/$1.out")" -ge 2 ]; }
+docker exec "$(container postgres)" pg_dump --username=conclave --format=custom conclave >"$work/backup"
+before=$(sql "SELECT count(*) FROM events")
+types ann "too late for the backup"
+shows ben "too late for the backup"
+[ "$(sql "SELECT count(*) FROM events")" = $((before + 1)) ] || die "the message is not in the database"
+quietly docker compose stop node
+quietly docker exec "$(container postgres)" dropdb --username=conclave conclave
+quietly docker exec "$(container postgres)" createdb --username=conclave conclave
+quietly docker exec --interactive "$(container postgres)" pg_restore --username=conclave --dbname=conclave <"$work/backup"
+quietly docker compose start node
+until_true came_back ann
+until_true came_back ben
+[ "$(sql "SELECT count(*) FROM events")" = "$before" ] || die "the restored database has other messages than the backup"
+# The number that the lost message had is given out again, and whoever has seen that message sees this one too.
+types ann "words after the backup"
+shows ben "🔒 ann: words after the backup"
+types ben "read"
+shows ann "🔒 ben: read"
+types ann "/quit"
+types ben "/quit"
 
 step "limits hold for each client's own address, whatever it says of itself"
 allowed=$((3 * limit))

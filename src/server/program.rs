@@ -1,8 +1,10 @@
-//! What the program around the server says and hears: its greeting, the signals that end it, `check-config`, `admin`.
+//! What the program around the server says, hears and takes: its greeting, the signals that end it, open files,
+//! `check-config`, `admin`.
 
 use std::fmt::Write;
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Server, StartError, bus, store, tls};
@@ -40,6 +42,15 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Takes as many open files as this process may have: each connection is one, and the soft limit that systems start
+/// programs with is for those that use `select`.
+pub fn take_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit of open files stays what it is");
+    }
 }
 
 /// What a configuration amounts to, as a file that would say the same.

@@ -124,7 +124,7 @@ fn tell(parts: &UpkeepParts, look: &Look, standing: Standing) {
     parts.readiness.probed(Found { bus: delivers, store: look.store, lease: look.lease });
     parts.bus_is_gone.store(standing == Standing::BusIsGone, std::sync::atomic::Ordering::Relaxed);
     match (was_ready, parts.readiness.is_ready()) {
-        (false, true) => tracing::info!("the node is ready"),
+        (false, true) => tracing::info!(node = %parts.lease.node_id(), "the node is ready"),
         (true, false) => {
             let Look { store, bus, lease } = *look;
             tracing::warn!(store, bus, lease, ?standing, "the node is no longer ready");

@@ -19,6 +19,9 @@ use crate::telemetry::Metrics;
 /// How long opening a store may take until it counts as waiting: an upgrade of its schema can take long.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
+/// Seconds that a person waits for a database that does not answer.
+const PERSON_WAITS_S: u64 = 3;
+
 /// A store that is not there yet: it resolves when it is, or when the node has waited long enough.
 pub(super) type Awaited = BoxFuture<'static, Result<Arc<dyn Store>, StartError>>;
 
@@ -41,9 +44,12 @@ pub(super) async fn begin(config: &Config) -> Result<Opening, StartError> {
     }
 }
 
-/// Opens it; a shared one is waited for.
+/// Opens it for `conclave admin`: a shared one that is away is not waited for as long as nodes do.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    open(config.clone(), Arc::default()).await
+    let mut config = config.clone();
+    let within = &mut config.store_postgres.connect_within_s;
+    *within = PERSON_WAITS_S.min(*within);
+    open(config, Arc::default()).await
 }
 
 async fn open(config: Config, absent: Arc<Notify>) -> Result<Arc<dyn Store>, StartError> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
 use crate::support::Node;
@@ -38,6 +39,12 @@ async fn the_dashboard_and_the_alarms_name_only_what_a_node_shows() {
         wrong.extend(lacks.map(|label| format!("{place}: nothing in it has a label {label}: {expression}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_node_takes_as_many_open_files_as_it_may_have() {
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    assert_eq!(Node::shared().await.metric("process_max_fds").await, most);
 }
 
 #[test]

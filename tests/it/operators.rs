@@ -61,11 +61,15 @@ async fn sessions_are_shown_with_their_keys_state_and_never_a_key() {
 }
 
 /// Runs `conclave admin` beside a running cluster, on its database.
-async fn told_of(database: &str, arguments: &[&str]) -> Value {
+async fn admin_of(database: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command.args(["admin", "--json"]).args(arguments);
     command.env("CONCLAVE__STORE__KIND", "postgres").env("CONCLAVE__STORE__POSTGRES__URL", database);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+}
+
+async fn told_of(database: &str, arguments: &[&str]) -> Value {
+    let output = admin_of(database, arguments).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
@@ -166,4 +170,10 @@ async fn what_cannot_be_done_is_one_sentence_and_a_status() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains("already uses the data directory") && error.lines().count() == 1, "{error}");
+
+    // A node would wait for a minute.
+    let output = admin_of("postgres://nobody@127.0.0.1:1/nothing", &["nodes"]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("waited 3 s in vain") && error.lines().count() == 1, "{error}");
 }

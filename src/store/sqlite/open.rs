@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
@@ -110,11 +110,15 @@ fn unusable(path: &Path, error: &io::Error) -> StoreError {
 }
 
 /// Makes the database's file readable by its owner alone before anything is in it (SQLite gives its WAL the same
-/// mode), and tells which file it is, so that one copied back from a backup is known for another.
+/// mode), and tells which file it is, so that one copied back from a backup is known for another. Its number alone
+/// would not do: a file system gives that of a removed file to the next one.
 fn make_database_file(path: &Path) -> io::Result<String> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file.metadata()?.ino().to_string())
+    let metadata = file.metadata()?;
+    // Not every file system knows it.
+    let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Ok(format!("{}/{}", metadata.ino(), born.as_nanos()))
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {

@@ -201,10 +201,11 @@ pub(crate) fn unique(name: &str) -> String {
 async fn spawn(data: &TempDir, settings: &Vec<(String, String)>) -> (Child, SocketAddr) {
     let log = data.path().join(LOG);
     let lines = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-    // A write that a limit forbids is to fail, as on a full disk, and not to end the process.
+    // A write that a limit forbids is to fail, as on a full disk, and not to end the process. Of open files there are
+    // as few at first as many systems give.
     let mut command = Command::new("sh");
     command
-        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_conclave")])
+        .args(["-c", "trap '' XFSZ; ulimit -S -n 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_conclave")])
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data.path().join("data"))
         .current_dir(data.path())

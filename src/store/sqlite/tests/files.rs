@@ -81,7 +81,9 @@ async fn a_restored_backup_is_another_history() {
     drop(store);
     let (file, backup) = (dir.path().join("conclave.sqlite3"), dir.path().join("backup"));
     std::fs::copy(&file, &backup).unwrap();
-    std::fs::rename(&backup, &file).unwrap();
+    // The new file may well get the removed one's number.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::copy(&backup, &file).unwrap();
     let mut store = open(dir.path()).await.unwrap();
     let restored = store.sessions_of(user(1)).await.unwrap().remove(0).overview.log;
     assert_ne!(restored, log);

@@ -94,6 +94,7 @@ async fn talk(commits: GroupCommit, per_commit: u64, end: Instant) -> anyhow::Re
             previous_version: version,
             version: version + 1,
             last_seq: last_seq + per_commit,
+            remembered_from: (last_seq + per_commit).saturating_sub(REMEMBERED) + 1,
             head: None,
             writes,
             ..first(session_id, user_id)
@@ -141,6 +142,7 @@ fn first(session_id: SessionId, creator: UserId) -> SessionCommit {
         last_time: time,
         key_messages: 0,
         wants_keys: false,
+        remembered_from: 2,
         head: Some(Head {
             session_id,
             creator,

@@ -39,6 +39,7 @@ impl SessionActor {
             last_time,
             key_messages,
             wants_keys: live.state.wants_keys(),
+            remembered_from: live.state.remembered_from(),
             head: self.growing.head_changed.then(|| live.state.head().clone()),
             client_session_id: live.creation.as_ref().and_then(|creation| creation.client_session_id.clone()),
             creation_reply: live.creation.as_ref().map(|creation| creation.reply.clone()),

@@ -77,6 +77,9 @@ pub struct SessionCommit {
     pub key_messages: u64,
     /// Whether members lack the current key, or one is being made; for `Membership::wants_keys`.
     pub wants_keys: bool,
+    /// The first event whose sender's own id is remembered; if there is none, the one after the latest. The store may
+    /// look no further back for them.
+    pub remembered_from: u64,
     /// The session's record, where it changed.
     pub head: Option<Head>,
     /// The creator's own id for a session made by this commit.

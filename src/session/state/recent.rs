@@ -31,6 +31,11 @@ impl Recent {
         self.order.get(seq).map(|row| (row.seq, row.time))
     }
 
+    /// The place of the oldest.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.order.first_key_value().map(|(seq, _)| *seq)
+    }
+
     pub(super) fn remember(&mut self, row: RecentMsg) {
         self.index.insert((row.sender, row.client_msg_id.clone()), row.seq);
         self.order.insert(row.seq, row);

@@ -87,6 +87,11 @@ impl SessionState {
         }
     }
 
+    /// The first event whose sender's own id is remembered; if there is none, the one after the latest.
+    pub fn remembered_from(&self) -> u64 {
+        self.recent.first().unwrap_or(self.last_seq + 1)
+    }
+
     fn forget_old(&mut self, draft: &mut Draft) {
         let (keep, keep_ms) = (self.rules.remembered_msgs, self.rules.remembered_ms);
         while let Some(row) = self.recent.forget(draft.now, keep, keep_ms) {

@@ -161,11 +161,13 @@ pub(crate) async fn a_forgotten_message_id_may_come_again(Subject { store, .. }:
 
     // Forgotten and taken again in one commit.
     let again = session.says(user(1), "three", Some("a"));
+    session.remembered_from = 3;
     session.put(&**store, [forget(1, "a", 2, time.plus_millis(-1)), again]).await;
     assert_eq!(remembered(&mut session).await, [(user(2), a(), 3), (user(1), a(), 4)]);
 
     // More than are remembered, in one commit.
     let (time_of_4, passing) = (session.time, session.says(user(1), "four", Some("b")));
+    session.remembered_from = 6;
     let forgotten = [forget(2, "a", 3, time), forget(1, "a", 4, time_of_4), forget(1, "b", 5, session.time)];
     session.put(&**store, [passing].into_iter().chain(forgotten)).await;
     assert_eq!(remembered(&mut session).await, []);

@@ -56,6 +56,7 @@ pub(crate) struct Session {
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
     pub(crate) wants_keys: bool,
+    pub(crate) remembered_from: u64,
     inbox: u64,
 }
 
@@ -79,7 +80,7 @@ impl Session {
             declined: Vec::new(),
             ended: false,
         };
-        Self { head, fence: 1, version: 0, seq: 0, time, wants_keys: false, inbox: 0 }
+        Self { head, fence: 1, version: 0, seq: 0, time, wants_keys: false, remembered_from: 1, inbox: 0 }
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -115,6 +116,7 @@ impl Session {
             last_time: self.time,
             key_messages: 0,
             wants_keys: self.wants_keys,
+            remembered_from: self.remembered_from,
             head: None,
             client_session_id: None,
             creation_reply: None,

@@ -1,9 +1,8 @@
 //! Copying the WAL into the database, beside the commits that go on: no acknowledgement waits for it.
 //!
 //! The WAL starts over only when all of it has been copied, and commits would keep adding to it: so most of it is
-//! copied beside them, by a thread that lets everything else go first; then what came meanwhile, which takes less time
-//! and leaves less; and the little that is left in the writer's turn, by the thread that commits. Invariant: one at a
-//! time.
+//! copied beside them; then what came meanwhile, which takes less time and leaves less; and the little that is left in
+//! the writer's turn, by the thread that commits. Invariant: one at a time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +18,6 @@ pub(super) const PAGES: u32 = 4_000;
 /// How often it is copied beside the commits before the rest is.
 const ROUNDS: usize = 3;
 
-/// How far the thread that copies stands back (nice(2)).
-const NICE: i32 = 10;
-
 /// Copies.
 pub(super) struct Checkpoints {
     beside: Desk,
@@ -34,7 +30,7 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub(super) fn start(file: &Path, turn: Arc<Mutex<()>>, committing: Arc<Desk>) -> std::io::Result<Arc<Self>> {
-        let beside = Desk::start("checkpoints", file, Work::Copying)?;
+        let beside = Desk::start("checkpoints", file, Work::Writing)?;
         Ok(Arc::new(Self { beside, committing, turn, under_way: AtomicBool::new(false) }))
     }
 
@@ -72,14 +68,5 @@ async fn copy(desk: &Desk) {
     // A copy that failed is made with a later commit.
     if let Ok(Err(error)) = copied.await {
         tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-    }
-}
-
-/// Has this thread stand back behind all others; where that would be the whole process, it takes its share.
-pub(super) fn stand_back() {
-    if cfg!(target_os = "linux")
-        && let Err(error) = rustix::process::setpriority_process(None, NICE)
-    {
-        tracing::debug!(%error, "copying the write-ahead log does not stand back");
     }
 }

@@ -21,10 +21,9 @@ const PUT_EVENT: &str = "
     INSERT INTO events (session_id, seq, version, sender, client_msg_id, time, json)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-pub(super) const FORGET: &str = "UPDATE sessions SET forgotten_seq = ?2 WHERE session_id = ?1";
-
 pub(super) const GUARD: &str = "
-    UPDATE sessions SET version = ?5, last_seq = ?6, last_time = ?7, key_messages = ?8, wants_keys = ?9
+    UPDATE sessions SET version = ?5, last_seq = ?6, last_time = ?7, key_messages = ?8, wants_keys = ?9,
+        remembered_from = ?11
     WHERE session_id = ?1 AND owner_node = ?2 AND fence = ?3 AND version = ?4 AND last_seq = ?10 AND ended_at IS NULL";
 
 const MAKE: &str = "
@@ -64,6 +63,7 @@ pub(super) struct Part {
     last_time: i64,
     key_messages: u64,
     wants_keys: bool,
+    remembered_from: u64,
     /// Who makes the session with this commit, and their own id for it.
     creator: Option<UserId>,
     client_session_id: Option<ClientId>,
@@ -169,6 +169,7 @@ impl Part {
             last_time: commit.last_time.as_millis(),
             key_messages: commit.key_messages,
             wants_keys: commit.wants_keys,
+            remembered_from: commit.remembered_from,
             creator: making.map(|head| head.creator),
             client_session_id: commit.client_session_id.clone(),
             plan: Plan::of(commit),
@@ -187,6 +188,7 @@ impl Part {
             int(self.key_messages),
             self.wants_keys,
             int(self.last_seq.saturating_sub(self.plan.events.len() as u64)),
+            int(self.remembered_from),
         ])?;
         Ok(if taken == 1 { Ok(()) } else { Err(CommitError::NotOwner) })
     }
@@ -228,9 +230,6 @@ impl Part {
             let client_msg_id = recent.map(|(_, id, _)| &*id.0);
             let time = recent.map(|(.., time)| time.as_millis());
             statements.put_event.execute(params![session, seq, version, sender, client_msg_id, time, text])?;
-        }
-        if let Some(seq) = plan.forget {
-            connection.prepare_cached(FORGET)?.execute(params![session, int(seq)])?;
         }
         for runs in [&plan.recalls, &plan.keys, &plan.people, &plan.heads, &plan.ends] {
             run(connection, runs)?;

@@ -15,7 +15,6 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::stand_back;
 use super::open::PRAGMAS;
 
 /// Statements that stay prepared.
@@ -49,8 +48,6 @@ pub(super) struct Gone;
 pub(super) enum Work {
     Reading,
     Writing,
-    /// Of the WAL into the database, behind everything else.
-    Copying,
 }
 
 /// Who sits there.
@@ -66,9 +63,6 @@ impl Desk {
         let (door, mut visits) = mpsc::channel::<Visit>(DOOR);
         let mut clerk = Clerk { file: file.to_owned(), work, connection: None };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if work == Work::Copying {
-                stand_back();
-            }
             while let Some(visit) = visits.blocking_recv() {
                 if catch_unwind(AssertUnwindSafe(|| visit(&mut clerk))).is_err() {
                     clerk.close();

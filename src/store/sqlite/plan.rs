@@ -50,8 +50,6 @@ impl Runs {
 pub(super) struct Plan {
     /// Rows for the end of `events`.
     pub(super) events: Vec<EventRow>,
-    /// Up to which event the senders' own ids are no longer remembered; the oldest go first.
-    pub(super) forget: Option<u64>,
     /// Texts that go; after `events`.
     pub(super) recalls: Runs,
     /// Room keys and inbox events; before `people`, since the end of a session looks up whose keys go.
@@ -145,7 +143,8 @@ impl Plan {
                     self.keys.add(REMOVE_INBOX, &(Hex::from(*user), inbox_id));
                 }
             }
-            Change::Forget(msg) => self.forget = self.forget.max(Some(msg.seq)),
+            // Told by the commit's `remembered_from`.
+            Change::Forget(_) => {}
             Change::TaskDone(id) => self.ends.add(REMOVE_TASK, &(session, id)),
             Change::End => self.end_session(commit, session),
         }
@@ -170,16 +169,16 @@ impl Plan {
     fn put_event(&mut self, event: &SessionEvent, write: &Write) {
         let seq = event.seq;
         let frame = write.frame.clone().unwrap_or_else(|| Frame::text(&event.encode()));
-        let recent = match &event.what {
-            Happening::Msg(msg) => msg.client_msg_id.clone().map(|id| (msg.sender_id, id, event.time)),
-            _ => None,
+        let recent = if let Happening::Msg(msg) = &event.what {
+            msg.client_msg_id.clone().map(|id| (msg.sender_id, id, event.time))
+        } else {
+            None
         };
         self.events.push(EventRow { seq, frame, recent });
     }
 
     fn end_session(&mut self, commit: &SessionCommit, session: Hex) {
         let row = (session, commit.last_time.as_millis(), DELETED);
-        self.forget = Some(commit.last_seq);
         for sql in END_KEYS {
             self.keys.add(sql, &row);
         }

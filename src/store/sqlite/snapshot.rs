@@ -42,7 +42,7 @@ impl SqliteStore {
 /// From the index alone.
 pub(super) const RECENT: &str = "
     SELECT seq, sender, client_msg_id, time FROM events
-    WHERE session_id = ?1 AND seq > (SELECT forgotten_seq FROM sessions WHERE session_id = ?1)
+    WHERE session_id = ?1 AND seq >= (SELECT remembered_from FROM sessions WHERE session_id = ?1)
         AND client_msg_id IS NOT NULL ORDER BY seq";
 
 fn snapshot(moment: &Connection, id: &[u8; 16]) -> StoreResult<Snapshot> {

@@ -1,7 +1,10 @@
 -- What is remembered of messages that senders gave an id lies beside the event: a message is one row and one entry of
 -- one index, and both are added at an end. (Rows are copied to a new table: they may not grow where they are.)
 
-ALTER TABLE sessions ADD COLUMN forgotten_seq INTEGER NOT NULL DEFAULT 0;
+-- The first event of which that is still remembered; if there is none, the one after the latest.
+ALTER TABLE sessions ADD COLUMN remembered_from INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET remembered_from = coalesce(
+    (SELECT min(r.seq) FROM recent_msgs AS r WHERE r.session_id = sessions.session_id), last_seq + 1);
 
 CREATE TABLE events_anew (
     id            INTEGER PRIMARY KEY,

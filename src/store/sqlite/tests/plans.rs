@@ -21,7 +21,6 @@ async fn statements_of_every_day_find_their_rows_by_an_index() {
         plan::DROP_INBOX_KEYS_OF,
         plan::REMOVE_INBOX,
         plan::BLANK_EVENT,
-        commit::FORGET,
         snapshot::RECENT,
         plan::REMOVE_TASK,
     ];

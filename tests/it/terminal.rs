@@ -13,12 +13,9 @@ use crate::support::{Node, PASSWORD, unique};
 /// Answers the questions of the first start.
 fn signs_in(server: &str, home: &TempDir, name: &str) -> Terminal {
     let mut terminal = Terminal::start(server, home.path(), name);
-    terminal.shows("A passphrase to encrypt your keys with: ");
-    terminal.presses("a long passphrase\r");
-    terminal.shows("Once more: ");
-    terminal.presses("a long passphrase\r");
-    terminal.shows(&format!("Password of {name} on {server}: "));
-    terminal.presses(&format!("{PASSWORD}\r"));
+    terminal.tells_secret("A passphrase to encrypt your keys with: ", "a long passphrase");
+    terminal.tells_secret("Once more: ", "a long passphrase");
+    terminal.tells_secret(&format!("Password of {name} on {server}: "), PASSWORD);
     terminal.shows("your fingerprint: ");
     terminal.shows("connected");
     terminal
@@ -68,10 +65,8 @@ async fn two_passphrases_that_differ_make_no_keys() {
     tokio::task::spawn_blocking(move || {
         let home = TempDir::new().expect("a directory");
         let mut terminal = Terminal::start(&node.url(), home.path(), &unique("typo"));
-        terminal.shows("A passphrase to encrypt your keys with: ");
-        terminal.presses("a long passphrase\r");
-        terminal.shows("Once more: ");
-        terminal.presses("a lung passphrase\r");
+        terminal.tells_secret("A passphrase to encrypt your keys with: ", "a long passphrase");
+        terminal.tells_secret("Once more: ", "a lung passphrase");
         terminal.shows("the two passphrases differ");
         assert_eq!(home.path().read_dir().expect("a folder").count(), 0, "nothing was made");
     })

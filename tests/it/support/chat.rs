@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::termios::LocalModes;
 
 use super::{DEADLINE, PASSWORD};
 
@@ -119,6 +121,20 @@ impl Terminal {
     /// Presses these keys.
     pub(crate) fn presses(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("an open terminal");
+    }
+
+    /// Answers this question once the terminal shows nothing of what is typed: the question may be seen a moment before.
+    pub(crate) fn tells_secret(&mut self, question: &str, secret: &str) {
+        self.shows(question);
+        let until = Instant::now() + DEADLINE;
+        let echoes = |keyboard: &std::fs::File| {
+            rustix::termios::tcgetattr(keyboard).expect("a terminal").local_modes.contains(LocalModes::ECHO)
+        };
+        while echoes(&self.keyboard) {
+            assert!(Instant::now() < until, "{question:?} shows what is typed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.presses(&format!("{secret}\r"));
     }
 
     /// Waits for this text, behind what was waited for before.

@@ -13,6 +13,9 @@ pub enum ClientError {
     /// The address is none of http, https, ws or wss.
     #[error("not a server address: expected http://HOST:PORT or https://HOST:PORT")]
     Address,
+    /// Some of a server's addresses are https, and some are not: what went over TLS would go in the clear at another one.
+    #[error("either all addresses of a server are https (or wss), or none is")]
+    MixedAddresses,
     /// The certificates that are to be believed cannot be read.
     #[error("no certificates to believe: {0}")]
     Trust(String),
@@ -73,6 +76,7 @@ impl ClientError {
             Self::Refused(refusal) => refusal.code.retryable(),
             Self::Connect(_) | Self::Closed(_) | Self::Timeout => true,
             Self::Address
+            | Self::MixedAddresses
             | Self::Trust(_)
             | Self::Contract(_)
             | Self::FingerprintChanged { .. }
@@ -89,7 +93,7 @@ impl ClientError {
         match self {
             Self::Closed(Some(code)) => !reconnect_after(*code),
             Self::Refused(refusal) => refusal.code == ErrorCode::Unauthenticated,
-            Self::Address | Self::Trust(_) | Self::Stopped => true,
+            Self::Address | Self::MixedAddresses | Self::Trust(_) | Self::Stopped => true,
             Self::Connect(_)
             | Self::Closed(None)
             | Self::Timeout

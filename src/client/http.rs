@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::dial::{Stream, dial};
 use super::identity::{Fingerprint, PublicKey};
 use super::secret::Secret;
+use super::servers::Chosen;
 use super::{ClientError, Servers};
 use crate::protocol::{Refusal, Timestamp, UserId};
 
@@ -244,9 +245,15 @@ impl HttpClient {
             None => Bytes::new(),
         };
         let sending = async {
-            let (stream, authority) = self.connect().await?;
-            let request = request.header(HOST, authority).body(Full::new(body));
-            send(stream, request.map_err(|_| ClientError::Contract("not a header value".to_owned()))?).await
+            let (stream, chosen) = self.connect().await?;
+            let request = request.header(HOST, chosen.address.authority()).body(Full::new(body));
+            let request = request.map_err(|_| ClientError::Contract("not a header value".to_owned()))?;
+            let answer = send(stream, request).await?;
+            // It starts or stops: the next call goes to another one.
+            if answer.0 == StatusCode::SERVICE_UNAVAILABLE {
+                self.servers.pass_over(chosen);
+            }
+            Ok(answer)
         };
         match tokio::time::timeout(self.timeout, sending).await {
             Ok(answer) => answer,
@@ -254,17 +261,17 @@ impl HttpClient {
         }
     }
 
-    /// A connection to the address in use or, if that cannot be reached, the next that can; and what it is called.
-    async fn connect(&self) -> Result<(Stream, String), ClientError> {
+    /// A connection to the address in use or, if that cannot be reached, the next that can.
+    async fn connect(&self) -> Result<(Stream, Chosen<'_>), ClientError> {
         for _ in 1..self.servers.count() {
             let chosen = self.servers.current();
             match tokio::time::timeout(CONNECT_WITHIN, dial(chosen.address, self.tls.as_ref())).await {
-                Ok(Ok(stream)) => return Ok((stream, chosen.address.authority())),
+                Ok(Ok(stream)) => return Ok((stream, chosen)),
                 Ok(Err(_)) | Err(_) => self.servers.pass_over(chosen),
             }
         }
-        let last = self.servers.current().address;
-        Ok((dial(last, self.tls.as_ref()).await?, last.authority()))
+        let last = self.servers.current();
+        Ok((dial(last.address, self.tls.as_ref()).await?, last))
     }
 }
 

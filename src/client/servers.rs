@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::ServerAddress;
+use super::{ClientError, ServerAddress};
 
 /// Where a server can be reached, and which of the addresses is in use. Clones share that.
 #[derive(Clone, Debug)]
@@ -27,8 +27,19 @@ pub(super) struct Chosen<'a> {
 
 impl Servers {
     /// These addresses, to be tried in this order.
-    pub fn new(first: ServerAddress, others: impl IntoIterator<Item = ServerAddress>) -> Self {
-        let addresses = std::iter::once(first).chain(others).collect();
+    ///
+    /// # Errors
+    /// [`ClientError::MixedAddresses`].
+    pub fn new(first: ServerAddress, others: impl IntoIterator<Item = ServerAddress>) -> Result<Self, ClientError> {
+        let tls = first.tls;
+        let addresses: Vec<_> = std::iter::once(first).chain(others).collect();
+        if addresses.iter().any(|address| address.tls != tls) {
+            return Err(ClientError::MixedAddresses);
+        }
+        Ok(Self::of(addresses))
+    }
+
+    fn of(addresses: Vec<ServerAddress>) -> Self {
         Self(Arc::new(Inner { addresses, current: AtomicUsize::new(0) }))
     }
 
@@ -52,7 +63,7 @@ impl Servers {
 
 impl From<ServerAddress> for Servers {
     fn from(only: ServerAddress) -> Self {
-        Self::new(only, [])
+        Self::of(vec![only])
     }
 }
 
@@ -61,9 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_went_over_tls_does_not_go_in_the_clear_at_another_address() {
+        let address = |tls| ServerAddress { host: "h".to_owned(), port: 1, tls };
+        assert!(matches!(Servers::new(address(true), [address(false)]), Err(ClientError::MixedAddresses)));
+        assert!(matches!(Servers::new(address(false), [address(true)]), Err(ClientError::MixedAddresses)));
+        assert_eq!(Servers::new(address(true), [address(true)]).unwrap().count(), 2);
+    }
+
+    #[test]
     fn addresses_take_turns_and_nobody_passes_over_one_that_was_not_tried() {
         let address = |port| ServerAddress { host: "h".to_owned(), port, tls: false };
-        let servers = Servers::new(address(1), [address(2), address(3)]);
+        let servers = Servers::new(address(1), [address(2), address(3)]).unwrap();
         let other = servers.clone();
         let port = || servers.current().address.port;
         assert_eq!(port(), 1);

@@ -48,7 +48,7 @@ impl Arguments {
 
     /// All addresses.
     pub(crate) fn servers(&self) -> anyhow::Result<Servers> {
-        Ok(Servers::new(self.server()?.clone(), self.server[1..].iter().cloned()))
+        Ok(Servers::new(self.server()?.clone(), self.server[1..].iter().cloned())?)
     }
 
     /// Where this account's keys are.

@@ -78,7 +78,7 @@ impl Endpoint {
 pub(crate) fn servers(endpoints: &[Endpoint], number: usize) -> Result<Servers> {
     let addresses = endpoints.iter().map(|endpoint| endpoint.server.clone());
     let mut addresses = addresses.cycle().skip(number % endpoints.len().max(1)).take(endpoints.len());
-    Ok(Servers::new(addresses.next().context("no --url")?, addresses))
+    Ok(Servers::new(addresses.next().context("no --url")?, addresses)?)
 }
 
 /// Checks the answer to [`Endpoint::upgrade`], as far as its head goes.

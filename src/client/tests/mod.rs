@@ -142,7 +142,7 @@ async fn after_a_restart_of_the_node_the_client_goes_on_where_it_was() {
 #[tokio::test]
 async fn when_a_node_is_gone_the_client_goes_on_at_another_where_it_was() {
     let (going, staying) = (Node::bind().await, Node::bind().await);
-    let (_client, mut news) = start_at(Servers::new(going.address(), [staying.address()]));
+    let (_client, mut news) = start_at(Servers::new(going.address(), [staying.address()]).unwrap());
     let mut peer = going.accept().await;
     welcome(&mut peer, 1, 1).await;
     peer.role_changed(1).await;
@@ -162,7 +162,7 @@ async fn when_a_node_is_gone_the_client_goes_on_at_another_where_it_was() {
 #[tokio::test]
 async fn a_node_that_sends_its_clients_away_is_left_for_another_though_it_still_listens() {
     let (first, second) = (Node::bind().await, Node::bind().await);
-    let (_client, mut news) = start_at(Servers::new(first.address(), [second.address()]));
+    let (_client, mut news) = start_at(Servers::new(first.address(), [second.address()]).unwrap());
     let mut peer = first.accept().await;
     welcome(&mut peer, 0, 1).await;
     peer.event(&json!({"type": "GoingAway", "body": {"reconnect_after_ms": 1}})).await;
@@ -180,10 +180,21 @@ async fn a_node_that_sends_its_clients_away_is_left_for_another_though_it_still_
 async fn http_calls_go_to_an_address_that_can_be_reached() {
     let gone = Node::bind().await.address();
     let node = Node::bind().await;
-    let http = HttpClient::new(Servers::new(gone, [node.address()]));
-    let (page, request) = in_time(async { tokio::join!(http.page("/readyz"), node.answer_a_call()) }).await;
+    let http = HttpClient::new(Servers::new(gone, [node.address()]).unwrap());
+    let (page, request) = in_time(async { tokio::join!(http.page("/readyz"), node.answer_a_call("200 OK")) }).await;
     assert_eq!(page.unwrap(), (200, "ok".to_owned()));
     assert!(request.starts_with("GET /readyz ") && request.contains(&node.address().authority()), "{request}");
+}
+
+#[tokio::test]
+async fn an_http_call_after_one_that_was_answered_503_goes_to_another_address() {
+    let (starting, ready) = (Node::bind().await, Node::bind().await);
+    let http = HttpClient::new(Servers::new(starting.address(), [ready.address()]).unwrap());
+    let refused = starting.answer_a_call("503 Service Unavailable");
+    let (page, _) = in_time(async { tokio::join!(http.page("/readyz"), refused) }).await;
+    assert_eq!(page.unwrap().0, 503);
+    let (page, _) = in_time(async { tokio::join!(http.page("/readyz"), ready.answer_a_call("200 OK")) }).await;
+    assert_eq!(page.unwrap().0, 200);
 }
 
 #[tokio::test]

@@ -41,14 +41,14 @@ impl Node {
         Peer(in_time(tokio_tungstenite::accept_hdr_async(socket, speak_version_1)).await.unwrap())
     }
 
-    /// Answers one call with "ok", and tells its head.
-    pub(super) async fn answer_a_call(&self) -> String {
+    /// Answers one call with this status and "ok", and tells its head.
+    pub(super) async fn answer_a_call(&self, status: &str) -> String {
         let (mut socket, _) = self.listener.accept().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(socket.read_u8().await.unwrap());
         }
-        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        socket.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok").as_bytes()).await.unwrap();
         String::from_utf8(head).unwrap()
     }
 }

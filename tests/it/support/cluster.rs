@@ -2,7 +2,7 @@
 //! that each can be cut off from anything, and be started anew where its clients expect it.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,15 +102,28 @@ impl Cluster {
         self.postgres.as_deref().unwrap_or_else(|| Postgres::shared()).url(&self.database)
     }
 
-    /// What `conclave admin` says, as an operator would ask from another machine.
+    /// What `conclave admin` says, as an operator would ask from another machine: again, while the database is on its way
+    /// back.
     pub(crate) async fn admin(&self, arguments: &[&str]) -> Value {
+        within("conclave admin to be answered", async {
+            loop {
+                let output = self.try_admin(arguments).await;
+                if output.status.success() {
+                    return serde_json::from_slice(&output.stdout).expect("JSON");
+                }
+                let why = String::from_utf8_lossy(&output.stderr);
+                assert!(why.contains("the store is unavailable"), "{arguments:?}: {why}");
+            }
+        })
+        .await
+    }
+
+    async fn try_admin(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
         command.args(["admin", "--json"]).args(arguments).current_dir(self.nodes[0].data().parent().expect("a folder"));
         command.env("CONCLAVE__STORE__KIND", "postgres").env("CONCLAVE__STORE__POSTGRES__URL", self.database());
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
-        let output = output.expect("the server's binary");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        output.expect("the server's binary")
     }
 
     /// The sessions by their ids, as `conclave admin` shows them.

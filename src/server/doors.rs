@@ -86,18 +86,14 @@ impl Doorway {
     /// Answers here while there is no node yet: health and metrics where they will be, and `unavailable` to clients.
     pub(super) fn open_porch(&self, settings: &HttpSettings, signs: &Signs) -> Result<Porch, StartError> {
         let porch = |listener: &Listener, tls: Option<rustls::ServerConfig>, with_operations: bool| {
-            let Signs { readiness, metrics } = signs.clone();
+            let signs = signs.clone();
             let server = HttpServer::new(move || {
-                App::new()
-                    .app_data(web::Data::new(Arc::clone(&metrics)))
-                    .app_data(web::Data::new(Arc::clone(&readiness)))
-                    .wrap(from_fn(http::count))
-                    .configure(|routes| {
-                        if with_operations {
-                            http::operations_routes(routes);
-                        }
-                        http::porch_routes(routes);
-                    })
+                App::new().wrap(from_fn(http::count)).configure(|app| signs.share(app)).configure(|routes| {
+                    if with_operations {
+                        http::operations_routes(routes);
+                    }
+                    http::porch_routes(routes);
+                })
             });
             // A connection that stayed would have to be ended when the doors open.
             listen!(server, settings, 1, KeepAlive::Disabled, listener.again()?, tls)
@@ -111,6 +107,13 @@ impl Doorway {
             actix_web::rt::spawn(server);
         }
         Ok(Porch { handles })
+    }
+}
+
+impl Signs {
+    /// Gives them to what answers there.
+    fn share(&self, app: &mut web::ServiceConfig) {
+        app.app_data(web::Data::new(Arc::clone(&self.metrics))).app_data(web::Data::new(Arc::clone(&self.readiness)));
     }
 }
 
@@ -133,16 +136,15 @@ fn client_door(
     node: &Node,
     with_operations: bool,
 ) -> Result<Door, StartError> {
-    let (site, Signs { readiness, metrics }) = (node.site.clone(), node.signs.clone());
+    let (site, signs) = (node.site.clone(), node.signs.clone());
     let settings = &node.config.http;
     let body_bytes = settings.body_bytes;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(site.clone()))
-            .app_data(web::Data::new(Arc::clone(&metrics)))
-            .app_data(web::Data::new(Arc::clone(&readiness)))
             .app_data(web::PayloadConfig::new(body_bytes))
             .wrap(from_fn(http::count))
+            .configure(|app| signs.share(app))
             .configure(|routes| {
                 http::client_routes(routes);
                 if with_operations {
@@ -156,13 +158,9 @@ fn client_door(
 
 /// The listener for operators.
 fn operations_door(listener: Listener, settings: &HttpSettings, signs: &Signs) -> Result<Door, StartError> {
-    let Signs { readiness, metrics } = signs.clone();
+    let signs = signs.clone();
     let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(Arc::clone(&metrics)))
-            .app_data(web::Data::new(Arc::clone(&readiness)))
-            .wrap(from_fn(http::count))
-            .configure(http::operations_routes)
+        App::new().wrap(from_fn(http::count)).configure(|app| signs.share(app)).configure(http::operations_routes)
     });
     listen!(server, settings, 1, keep_alive(settings), listener, None)
 }

@@ -1,7 +1,6 @@
 //! A node and its bus through Redis: there, not there yet, not for this user, and gone.
 
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -41,19 +40,6 @@ async fn run(settings: Vec<(String, String)>) -> Output {
     within("the node to end by itself", run).await.expect("no panic")
 }
 
-async fn until_ready_is(node: &Node, status: u16) -> String {
-    within("readiness to change", async {
-        loop {
-            let answer = node.get("/readyz").await;
-            if answer.status == status {
-                return answer.text;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_node_waits_for_its_bus_and_says_what_is_missing() {
     let mut redis = RedisServer::start(&[]);
@@ -61,7 +47,7 @@ async fn a_node_waits_for_its_bus_and_says_what_is_missing() {
     let node = start(&cluster(&redis.url(), &[]).await).await;
     let body = within("the node to say what is missing", async {
         loop {
-            let body = until_ready_is(&node, 503).await;
+            let body = node.until_ready_is(503).await.text;
             if body.contains("missing") {
                 return body;
             }
@@ -70,7 +56,7 @@ async fn a_node_waits_for_its_bus_and_says_what_is_missing() {
     .await;
     assert!(body.contains("the node does not deliver or does not commit: missing bus\""), "{body}");
     redis.start_again();
-    until_ready_is(&node, 200).await;
+    node.until_ready_is(200).await;
 }
 
 /// A session of two, whose members are on two nodes.
@@ -79,8 +65,8 @@ async fn what_redis_loses_when_it_restarts_is_delivered_all_the_same() {
     let mut redis = RedisServer::start(&[]);
     let settings = cluster(&redis.url(), &[]).await;
     let (one, other) = (start(&settings).await, start(&settings).await);
-    until_ready_is(&one, 200).await;
-    until_ready_is(&other, 200).await;
+    one.until_ready_is(200).await;
+    other.until_ready_is(200).await;
     let mut alice = one.client("alice").await;
     let mut bob = other.client("bob").await;
     let sid = plain(&mut alice, &mut [&mut bob]).await;

@@ -1,23 +1,9 @@
 //! A disk that takes no more, below a node that runs: writes are refused as `unavailable` and reads go on; the node
 //! says that it is not ready; and when there is room again, all is well by itself.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::*;
-
-/// Until the operators' word is this.
-async fn until_ready_is(node: &Node, status: u16) -> Value {
-    within("readiness to change", async {
-        loop {
-            let answer = node.get("/readyz").await;
-            if answer.status == status {
-                return if status == 200 { Value::Null } else { answer.json() };
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_while_reads_go_on_and_the_node_recovers() {
@@ -28,7 +14,7 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_the_node_recovers() {
     let sid = plain(&mut a, &mut [&mut b]).await;
     let last = a.ok("send_msg", text(&sid, "before")).await["seq"].as_u64().expect("a seq");
     b.expect_where("Msg", |msg| msg["seq"] == last).await;
-    until_ready_is(&node, 200).await;
+    node.until_ready_is(200).await;
 
     node.limit_files(Some(0));
     let mut refused = text(&sid, "x".repeat(10_000).as_str());
@@ -44,12 +30,12 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_the_node_recovers() {
     assert_eq!(page["events"][0]["body"]["markdown_text"], "before");
     assert_eq!(page["events"].as_array().map(Vec::len), Some(1), "nothing of what was refused is there");
     assert_eq!(alice.authenticated().await.started["sessions"][0]["last_seq"], last, "tokens and memberships are read");
-    let error = until_ready_is(&node, 503).await;
+    let error = node.until_ready_is(503).await.json();
     assert_eq!(error["error"]["code"], "unavailable", "{error}");
     assert_eq!(node.get("/livez").await.status, 200);
 
     node.limit_files(None);
-    until_ready_is(&node, 200).await;
+    node.until_ready_is(200).await;
     let seq = a.ok("send_msg", refused).await["seq"].as_u64().expect("a seq");
     assert_eq!(seq, last + 1, "what was refused took no place");
     b.expect_where("Msg", |msg| msg["seq"] == seq).await;
@@ -63,7 +49,7 @@ async fn a_node_that_cannot_renew_its_lease_commits_nothing_and_goes_on_when_it_
     let [mut a, mut b, _] = node.three().await;
     let sid = plain(&mut a, &mut [&mut b]).await;
     node.limit_files(Some(0));
-    until_ready_is(&node, 503).await;
+    node.until_ready_is(503).await;
     within("the lease to lapse", async {
         while !node.get("/metrics").await.text.contains("conclave_probe_failures_total{what=\"lease\"}") {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -72,6 +58,6 @@ async fn a_node_that_cannot_renew_its_lease_commits_nothing_and_goes_on_when_it_
     .await;
     a.refused("send_msg", text(&sid, "x"), "unavailable").await;
     node.limit_files(None);
-    until_ready_is(&node, 200).await;
+    node.until_ready_is(200).await;
     mark(&sid, &mut a, &mut [&mut b]).await;
 }

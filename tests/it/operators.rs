@@ -74,19 +74,6 @@ async fn told_of(database: &str, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-async fn until_ready_is(node: &Node, status: u16) -> String {
-    within("readiness to change", async {
-        loop {
-            let answer = node.get("/readyz").await;
-            if answer.status == status {
-                return answer.text;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    })
-    .await
-}
-
 /// The member sees these messages, in order, and no other with an id between them.
 async fn sees(client: &mut Client, said: &[String]) {
     for id in said {
@@ -114,7 +101,7 @@ async fn a_node_that_an_operator_drains_hands_everything_over_stays_alive_and_sa
         nodes.push(Node::start(&settings).await);
     }
     for node in &nodes {
-        until_ready_is(node, 200).await;
+        node.until_ready_is(200).await;
     }
     let alice = nodes[0].user("alice").await;
     let mut a = alice.connect().await;
@@ -140,7 +127,7 @@ async fn a_node_that_an_operator_drains_hands_everything_over_stays_alive_and_sa
         }
     };
     within("the session to move", speaking).await;
-    let body = until_ready_is(&nodes[0], 503).await;
+    let body = nodes[0].until_ready_is(503).await.text;
     assert!(body.contains("the node has sent its clients to others"), "{body}");
 
     a.expect("GoingAway").await;

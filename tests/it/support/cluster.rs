@@ -171,12 +171,7 @@ impl Cluster {
 }
 
 pub(crate) async fn until_ready(node: &Node) {
-    within("a node to be ready", async {
-        while node.get("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    node.until_ready_is(200).await;
 }
 
 /// The same user at another node.

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::client::Client;
 use super::http::{self, Answer};
-use super::{DEADLINE, Postgres, keys};
+use super::{DEADLINE, Postgres, keys, within};
 
 /// The password of every user that the tests do not give another.
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -144,6 +144,20 @@ impl Node {
     /// Calls without body and token.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         http::call(self.address, "GET", path, &[], None).await
+    }
+
+    /// Waits until the operators' word on its readiness is this.
+    pub(crate) async fn until_ready_is(&self, status: u16) -> Answer {
+        within("readiness to change", async {
+            loop {
+                let answer = self.get("/readyz").await;
+                if answer.status == status {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
     }
 
     /// What a metric without labels says now.

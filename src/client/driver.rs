@@ -22,15 +22,14 @@ use super::identity::PublicKey;
 use super::profile::RingStore;
 use super::{ClientError, ServerAddress, http::HttpClient};
 use crate::protocol::{
-    Ack, AckInbox, ErrorCode, Happening, InboxId, Request, Resume, ServerFrame, SessionEvent, SessionId, UserId,
+    Ack, AckInbox, ErrorCode, Happening, InboxId, Refusal, Request, Resume, ServerFrame, SessionEvent, SessionId,
+    UserId,
 };
 
 /// How often `ack` is sent, at most, per session.
 const ACK_EVERY: Duration = Duration::from_secs(1);
 /// Frames handled before keys are given and notifications acknowledged.
 const FRAMES_AT_ONCE: usize = 256;
-/// How often a request of the core's own is repeated.
-const ATTEMPTS: u32 = 6;
 /// How long to wait before a key ring that could not be written is tried again.
 const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -358,7 +357,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Waits for a reply, and repeats the request while the server is only busy.
+/// Waits for a reply, and repeats the request while the server is busy or says nothing, for as long as the connection is
+/// served. All that the core asks for may be done twice.
 async fn persist(
     connection: Connection,
     request: Request,
@@ -369,27 +369,30 @@ async fn persist(
         Err(error) => Err(error),
     };
     let mut backoff = Backoff::default();
-    for _ in 1..ATTEMPTS {
-        let Err(ClientError::Refused(refusal)) = &outcome else { break };
-        if !refusal.code.retryable() || refusal.code == ErrorCode::RoomKeyPending {
-            break;
-        }
-        let hint = refusal.details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0);
+    loop {
+        let hint = match &outcome {
+            Err(ClientError::Timeout) => 0,
+            Err(ClientError::Refused(Refusal { code, details, .. }))
+                if code.retryable() && *code != ErrorCode::RoomKeyPending =>
+            {
+                details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0)
+            }
+            Ok(_) | Err(_) => return outcome,
+        };
         sleep(Duration::from_millis(hint.min(60_000)) + backoff.next(rand::random())).await;
         outcome = connection.request(request.clone()).await;
     }
-    outcome
 }
 
+/// Asks who a user is, as long as that may help: keys that they sent wait for the answer.
 async fn look_up(http: &HttpClient, shared: &Shared, user_id: UserId) -> Result<Option<PublicKey>, ()> {
     let mut backoff = Backoff::default();
-    for _ in 0..ATTEMPTS {
+    loop {
         match timeout(Duration::from_secs(30), http.user(&shared.token(), user_id)).await {
             Ok(Ok(user)) => return Ok(user.key().ok()),
             Ok(Err(error)) if error.code() == Some(ErrorCode::NotFound) => return Ok(None),
-            Ok(Err(error)) if !error.retryable() => break,
+            Ok(Err(error)) if !error.retryable() => return Err(()),
             Ok(Err(_)) | Err(_) => sleep(backoff.next(rand::random())).await,
         }
     }
-    Err(())
 }

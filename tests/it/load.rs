@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::support::load::{Ended, FAULTS, Load, output};
 use crate::support::proxy::{Fault, Proxy};
+use crate::support::relay::{Relay, Server, Way};
 use crate::support::{DEADLINE, Node};
 
 const ROOMS: &str = "rooms --sessions 3 --members 4 --rate 100 --duration 2s --warmup 200ms";
@@ -93,6 +94,17 @@ async fn a_proxy_that_does_nothing_changes_nothing() {
     let ended = Load::run(ROOMS, &[proxy.address]).await;
     assert!(proxy.has_struck(), "{}", ended.said());
     ended.passed();
+}
+
+#[tokio::test]
+async fn members_who_are_far_away_give_and_read_every_key() {
+    let node = Node::shared().await;
+    let far = Relay::start(Server::Tcp(node.address)).await;
+    far.set(Way::Slow(Duration::from_millis(300)));
+    // Each owner is far: keys that it was asked for are often replaced, by others, before its answer comes.
+    let arguments = "rotation --sessions 2 --members 4 --rate 40 --rotate-every 0s --change-every 100ms";
+    let arguments = format!("{arguments} --duration 6s --warmup 0s");
+    Load::run(&arguments, &[far.address, node.address]).await.passed();
 }
 
 const ROTATION: &str = "rotation --sessions 2 --members 4 --rate 40 --duration 4s --warmup 0s";

@@ -31,6 +31,11 @@ pub(super) struct Giving {
 }
 
 impl Giving {
+    /// What was asked of earlier epochs is of no use any more.
+    pub(super) fn turned(&mut self, current: KeyName) {
+        self.asked.retain(|name, _| name.session_id != current.session_id || name.key_epoch >= current.key_epoch);
+    }
+
     pub(super) fn forget(&mut self, session_id: SessionId) {
         self.asked.retain(|name, _| name.session_id != session_id);
         self.withheld.retain(|(_, session), _| *session != session_id);
@@ -63,15 +68,13 @@ impl Core {
     }
 
     pub(super) fn give_later(&mut self, name: KeyName, user_id: UserId, public_key: String) {
-        if self.ring.key(&name).is_none() {
-            // Counted as a holder without being one: say so, that another is asked.
-            self.recover_name(name, true);
-            return;
-        }
         let asked = self.giving.asked.entry(name).or_default();
         if asked.len() < MAX_ASKS {
             asked.insert(user_id, public_key);
         }
+        // Counted as a holder without being one, or not yet, while whoever sent the key is looked up: it is given as soon
+        // as it is here. If it was lost the server hears of it, so that another is asked.
+        self.recover_name(name, true);
     }
 
     pub(super) fn give<R: CryptoRng + ?Sized>(&mut self, rng: &mut R) {

@@ -204,19 +204,12 @@ impl Core {
     /// A request of the core's own was answered.
     pub fn replied(&mut self, purpose: Purpose, outcome: Result<Box<RawValue>, ClientError>) -> Vec<Effect> {
         match purpose {
-            Purpose::Learn(session_id) => match outcome {
-                Ok(body) => {
-                    if let Ok(info) = parse::<SessionInfo>(&body) {
-                        self.learned(session_id, &info);
-                    }
+            // Where it was not answered the connection is gone, and the next one tells.
+            Purpose::Learn(session_id) => {
+                if let Ok(info) = outcome.map_err(drop).and_then(|body| parse::<SessionInfo>(&body)) {
+                    self.learned(session_id, &info);
                 }
-                // Nothing could be said there for ever. After a closed connection the next one tells.
-                Err(ClientError::Closed(_)) => {}
-                Err(error) if error.retryable() && self.rooms.get(&session_id).is_some_and(Room::is_unknown) => {
-                    self.learn(session_id);
-                }
-                Err(_) => {}
-            },
+            }
             Purpose::Give(name) => self.gave(name, outcome),
             Purpose::Fetch { wanted, believed_held } => {
                 if let Ok(page) = outcome.map_err(drop).and_then(|body| parse(&body)) {
@@ -263,6 +256,7 @@ impl Core {
 
     fn rotated(&mut self, seq: u64, name: KeyName, key_check: Option<&Base64Text>) {
         self.room(name.session_id).turn_at(seq, true, Some(name.key_epoch));
+        self.giving.turned(name);
         let differs = match (self.ring.key(&name), key_check) {
             (Some(key), Some(check)) => key.check(&name) != *check,
             (Some(_), None) | (None, _) => false,

@@ -13,9 +13,9 @@ use crate::protocol::{
 pub enum Effect {
     /// Write the key ring to the disk, then say [`super::Core::saved`].
     Save,
-    /// Send a request, repeat it while the refusal is retryable, then say [`super::Core::replied`].
+    /// Send a request, repeat it while it is refused for now or not answered, then say [`super::Core::replied`].
     Request(Purpose, Request),
-    /// Ask the server for a user's public key, then say [`super::Core::looked_up`].
+    /// Ask the server for a user's public key until it says, then say [`super::Core::looked_up`].
     LookUp(UserId),
     /// Acknowledge a notification.
     AckInbox(InboxId),

@@ -59,11 +59,6 @@ impl Room {
         self.turn(e2ee_on, current);
     }
 
-    /// Whether nobody has said yet if it is encrypted.
-    pub(super) const fn is_unknown(&self) -> bool {
-        self.e2ee_on.is_none()
-    }
-
     /// Whether what was true after this event is still true, as far as is known.
     pub(super) const fn is_news(&self, last_seq: u64) -> bool {
         last_seq >= self.turned_at

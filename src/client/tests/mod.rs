@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::profile::Profile;
 use super::secret::Secret;
 use super::{Client, ClientConfig, ClientError, Connection, ConnectionOptions, HttpClient, NewsStream, Servers};
-use crate::protocol::{Happening, Ping, ServerFrame, UserId};
+use crate::protocol::{Happening, Ping, ServerFrame};
 use script::{ME, Node, Peer, S};
 
 /// Longer than anything here takes.
@@ -28,9 +28,14 @@ fn start(node: &Node) -> (Client, NewsStream) {
 }
 
 fn start_at(servers: impl Into<Servers>) -> (Client, NewsStream) {
+    start_with(servers, ConnectionOptions::default())
+}
+
+fn start_with(servers: impl Into<Servers>, options: ConnectionOptions) -> (Client, NewsStream) {
     let identity = Arc::new(Identity::generate(2048, &mut rand::rng()).unwrap());
-    let me: UserId = ME.parse().unwrap();
-    Client::start(ClientConfig::new(servers, me, Secret::new("token".to_owned())), Profile::in_memory(identity))
+    let token = Secret::new("token".to_owned());
+    let config = ClientConfig { options, ..ClientConfig::new(servers, ME.parse().unwrap(), token) };
+    Client::start(config, Profile::in_memory(identity))
 }
 
 async fn seqs(news: &mut NewsStream, count: usize) -> Vec<u64> {
@@ -217,6 +222,29 @@ async fn what_waits_for_a_connection_is_not_said_in_the_clear_if_the_session_bec
     tokio::select! {
         said = saying => panic!("nobody answered: {said:?}"),
         _ = in_time(serving) => {}
+    }
+}
+
+#[tokio::test]
+async fn what_keys_need_is_asked_for_until_the_node_answers() {
+    let node = Node::bind().await;
+    let options = ConnectionOptions { request_timeout: Duration::from_millis(200), ..ConnectionOptions::default() };
+    let (client, _news) = start_with(node.address(), options);
+    let serving = async {
+        let mut peer = node.accept().await;
+        peer.authenticated_in(0, Some(1)).await;
+        let (id, _) = peer.request("resume").await;
+        peer.reply(id, &json!({"sessions": [{"session_id": S, "from_seq": 1}], "gone": []})).await;
+        let (_, unanswered) = peer.request("fetch_room_keys").await;
+        let (id, again) = peer.request("fetch_room_keys").await;
+        assert_eq!(unanswered, again);
+        peer.refuse(id, "rate_limited").await;
+        let (_, again) = peer.request("fetch_room_keys").await;
+        assert_eq!(unanswered, again);
+    };
+    tokio::select! {
+        said = client.say(S.parse().unwrap(), "a secret") => panic!("there is no key: {said:?}"),
+        () = in_time(serving) => {}
     }
 }
 

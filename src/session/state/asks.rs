@@ -97,7 +97,7 @@ impl SessionState {
         if self.head.ended || self.key_state().is_none() {
             return due;
         }
-        self.ask_rotator(now, &mut due);
+        self.ask_rotator(now, online, &mut due);
         self.ask_holders(now, online, &mut due);
         due
     }
@@ -123,7 +123,7 @@ impl SessionState {
         self.members.values().filter(move |member| holds(member) || rotates(member)).map(|member| member.user_id)
     }
 
-    fn ask_rotator(&mut self, now: Timestamp, due: &mut Vec<AskFor>) {
+    fn ask_rotator(&mut self, now: Timestamp, online: Online<'_>, due: &mut Vec<AskFor>) {
         let Some(rotation) = self.rotation() else { return };
         let (to, epoch, started) = (rotation.rotator, rotation.epoch, rotation.started);
         if !started && self.asks.new_key != Some((to, epoch)) {
@@ -131,14 +131,28 @@ impl SessionState {
             due.push(AskFor::NewKey { to, epoch });
         }
         for member in &self.waiting {
-            if self.asks.open.len() >= MAX_OPEN {
-                return;
+            if self.asks.open.contains_key(&(*member, epoch)) {
+                continue;
             }
-            if let std::collections::btree_map::Entry::Vacant(place) = self.asks.open.entry((*member, epoch)) {
-                place.insert(Open { to, since: now });
+            // Who lacks the current key too is given it in the same go: whichever holder was asked before, this one is
+            // there, and what was said under it could be read never more once it is replaced.
+            let also = self.current_epoch().filter(|current| online(to) && self.may_give(to, *member, *current));
+            for epoch in also.into_iter().chain([epoch]) {
+                if self.asks.open.len() >= MAX_OPEN {
+                    return;
+                }
+                self.asks.open.insert((*member, epoch), Open { to, since: now });
                 due.push(AskFor::Key { to, member: *member, epoch });
             }
         }
+    }
+
+    /// Whether a member lacks the current key, and this holder of it neither was asked for it nor withholds it.
+    fn may_give(&self, holder: UserId, member: UserId, current: KeyEpoch) -> bool {
+        let holds = self.members.get(&holder).is_some_and(|one| one.keys.has(current));
+        let withholds = self.members.get(&member).is_some_and(|one| one.keys.withheld_by.contains(&holder));
+        let asked = self.asks.open.get(&(member, current)).is_some_and(|open| open.to == holder);
+        self.without_key.contains(&member) && holds && !withholds && !asked
     }
 
     fn ask_holders(&mut self, now: Timestamp, online: Online<'_>, due: &mut Vec<AskFor>) {

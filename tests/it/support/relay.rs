@@ -1,7 +1,9 @@
-//! A way to a server that can be cut: with a word, as when a process ends, or in silence, as when a cable is pulled.
+//! A way to a server that can be slow, and can be cut: with a word, as when a process ends, or in silence, as when a cable
+//! is pulled.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -19,6 +21,8 @@ pub(crate) enum Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
+    /// It takes so long.
+    Slow(Duration),
     /// What is open is ended, and whatever comes is ended at once.
     Ended,
     /// Nothing passes and nothing ends, until it is open again: then what was sent meanwhile arrives.
@@ -107,6 +111,10 @@ async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unp
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
+        let now = *way.borrow();
+        if let Way::Slow(time) = now {
+            tokio::time::sleep(time).await;
+        }
         until_open(way.clone()).await;
         if read == 0 || to.write_all(&bytes[..read]).await.is_err() {
             return;

@@ -103,6 +103,11 @@ impl Book {
         self.epochs.len()
     }
 
+    /// How many messages newcomers cannot read, since the key was replaced before anybody gave it to them.
+    pub(super) fn missed(&self) -> usize {
+        self.members.iter().flat_map(|member| &member.stays).map(Stay::missed).sum()
+    }
+
     /// A rotation was asked for.
     pub(super) fn rotation_asked(&mut self, session_id: SessionId, epoch: u64, when: u64) {
         if self.rotations.len() < MOST_ROTATIONS {
@@ -206,10 +211,10 @@ impl Book {
             return;
         };
         stay.take(seq);
-        if let Happening::MemberLeft(left) = &event.what
-            && left.user_id == me
-        {
-            stay.end(Some(seq));
+        match &event.what {
+            Happening::MemberLeft(left) if left.user_id == me => stay.end(Some(seq)),
+            Happening::RoomKeyRotated(rotated) => stay.turned(rotated.key_epoch),
+            _ => {}
         }
     }
 
@@ -226,8 +231,8 @@ impl Book {
                 return;
             };
             stay.take(seq);
-            if matches!(message.body, Body::Sealed(_)) {
-                stay.sealed(seq);
+            if let Body::Sealed(key) = message.body {
+                stay.sealed(seq, key);
             }
             self.tally.delivered += 1;
         }

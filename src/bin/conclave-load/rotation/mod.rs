@@ -251,6 +251,13 @@ fn conclude(
         book.rotated(),
         book.changes
     )];
+    let missed = book.missed();
+    if missed > 0 {
+        notes.push(format!(
+            "{missed} messages came to newcomers whose first room key was replaced before a holder gave it to them: \
+             they are owed the current one, and cannot read these"
+        ));
+    }
     notes.push(sessions.tell());
     book.measures.add_up();
     let counts = book.tally.counts(book.ledger.faults(), in_doubt, expected, expect_restarts);

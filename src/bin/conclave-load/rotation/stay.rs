@@ -1,7 +1,9 @@
 //! A member's time in a session: from their own `MemberJoined` to their own `MemberLeft`, and what they were given in
 //! it. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave::protocol::KeyEpoch;
 
 use crate::verify::{Delivered, Faults};
 
@@ -16,8 +18,12 @@ pub(crate) struct Stay {
     /// The member's own leaving.
     until: Option<u64>,
     delivered: Delivered,
-    /// Messages whose key has not come.
-    sealed: BTreeSet<u64>,
+    /// Messages whose key has not come, and which one it is.
+    sealed: BTreeMap<u64, Option<KeyEpoch>>,
+    /// Whether the room key was replaced in it.
+    turned: bool,
+    /// Messages under the key that was the current one at joining, where it was replaced before it came.
+    missed: BTreeSet<u64>,
     unreadable: u64,
 }
 
@@ -26,7 +32,16 @@ impl Stay {
     pub(crate) fn begin(session: u32, seq: u64) -> Self {
         let mut delivered = Delivered::after(seq - 1);
         delivered.take(seq);
-        Self { session, from: seq, until: None, delivered, sealed: BTreeSet::new(), unreadable: 0 }
+        Self {
+            session,
+            from: seq,
+            until: None,
+            delivered,
+            sealed: BTreeMap::new(),
+            turned: false,
+            missed: BTreeSet::new(),
+            unreadable: 0,
+        }
     }
 
     /// An event came.
@@ -35,9 +50,9 @@ impl Stay {
     }
 
     /// What came cannot be read yet.
-    pub(crate) fn sealed(&mut self, seq: u64) {
+    pub(crate) fn sealed(&mut self, seq: u64, key: Option<KeyEpoch>) {
         if self.sealed.len() < MOST_SEALED {
-            self.sealed.insert(seq);
+            self.sealed.insert(seq, key);
         } else {
             self.unreadable += 1;
         }
@@ -46,6 +61,19 @@ impl Stay {
     /// The key of what came earlier has come.
     pub(crate) fn unsealed(&mut self, seq: u64) {
         self.sealed.remove(&seq);
+        self.missed.remove(&seq);
+    }
+
+    /// Another room key is the current one.
+    ///
+    /// Who joins without a key is owed the current one, whichever that is by then (rule 7 of the room key epochs in
+    /// PROTOCOL.md): a key that was replaced before a holder answered comes no more. This is so of the first alone, as
+    /// each later one is there before its first message (rule 6).
+    pub(crate) fn turned(&mut self, current: KeyEpoch) {
+        if !std::mem::replace(&mut self.turned, true) {
+            let replaced = self.sealed.extract_if(.., |_, key| key.is_some_and(|key| key < current));
+            self.missed.extend(replaced.map(|(seq, _)| seq));
+        }
     }
 
     /// Ends with the member's own leaving, or where they were when they heard that they had been put out.
@@ -57,7 +85,12 @@ impl Stay {
         self.until.is_none()
     }
 
-    /// Whether everything that came can be read.
+    /// Messages whose key was replaced before it came.
+    pub(crate) fn missed(&self) -> usize {
+        self.missed.len()
+    }
+
+    /// Whether everything that came can be read, but for what was missed.
     pub(crate) fn is_readable(&self) -> bool {
         self.sealed.is_empty()
     }
@@ -101,10 +134,25 @@ mod tests {
     fn what_stays_sealed_is_undecryptable_and_what_is_left_out_is_lost() {
         let mut stay = Stay::begin(0, 1);
         [2, 4].into_iter().for_each(|seq| stay.take(seq));
-        stay.sealed(2);
-        stay.sealed(4);
+        stay.sealed(2, Some(KeyEpoch(1)));
+        stay.sealed(4, Some(KeyEpoch(1)));
         assert!(!stay.is_complete(4));
         stay.unsealed(2);
         assert_eq!(stay.faults(5), Faults { lost: 2, undecryptable: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn a_newcomer_misses_the_key_that_was_replaced_before_it_came_and_no_later_one() {
+        let mut stay = Stay::begin(0, 1);
+        [2, 3].into_iter().for_each(|seq| stay.sealed(seq, Some(KeyEpoch(5))));
+        stay.turned(KeyEpoch(6));
+        assert!(stay.is_readable());
+        assert_eq!(stay.missed(), 2);
+        stay.unsealed(3);
+        assert_eq!(stay.missed(), 1, "it was given all the same");
+        stay.sealed(5, Some(KeyEpoch(6)));
+        assert!(!stay.is_readable());
+        stay.turned(KeyEpoch(7));
+        assert_eq!(stay.faults(1).undecryptable, 1, "the key of 6 was due before 5");
     }
 }

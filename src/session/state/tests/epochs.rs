@@ -228,11 +228,44 @@ fn at_most_256_asks_are_open_and_the_next_come_as_these_are_answered() {
     let asks = world.asks();
     assert_eq!(asks.iter().filter(|ask| matches!(ask, AskFor::NewKey { .. })).count(), 1);
     let next = asks.iter().filter(|ask| matches!(ask, AskFor::Key { epoch: KeyEpoch(2), .. }));
-    assert_eq!(next.count(), 230, "one per other member, before those for the current key");
+    assert_eq!(next.count(), 128, "each behind one for the current key, which they all lack too");
     assert_eq!(asks.len(), 257);
     world.pass(20_000);
     world.asks();
     assert!(world.state.next_wakeup().is_some_and(|due| due > world.now), "the rotator has until the deadline");
+}
+
+#[test]
+fn a_newcomer_is_given_the_key_that_is_being_replaced_by_the_rotator_too() {
+    let mut world = World::group(true);
+    world.admit(EVE);
+    let key = |to, member, epoch| AskFor::Key { to, member, epoch: KeyEpoch(epoch) };
+    assert_eq!(world.asks(), [key(OWNER, EVE, 1)]);
+    // The owner does not answer, and Ann rotates.
+    world.ok(BOB, Command::Leave { force: false });
+    world.ok(ANN, say());
+    let asks = world.asks();
+    let new = AskFor::NewKey { to: ANN, epoch: KeyEpoch(2) };
+    assert_eq!(asks.len(), 5, "{asks:?}");
+    let place = |ask: &AskFor| asks.iter().position(|one| one == ask).unwrap();
+    assert!(place(&new) < place(&key(ANN, EVE, 1)));
+    assert!(place(&key(ANN, EVE, 1)) < place(&key(ANN, EVE, 2)), "it can be given no more once the new one is in");
+    assert!(world.asks().is_empty());
+    world.ok(ANN, send_keys(1, &[EVE]));
+    world.ok(OWNER, send_keys(1, &[EVE]));
+    world.ok(ANN, send_keys(2, &[OWNER, ADMIN, EVE]));
+    assert_eq!(world.epoch(), Some(2));
+    let given: Vec<_> = world.inbox(EVE).into_iter().filter_map(key_epoch).collect();
+    assert_eq!(given, [KeyEpoch(1), KeyEpoch(2)]);
+
+    // A rotator who is not there, or lacks it, is not asked for it.
+    let mut world = World::group(true);
+    world.ok(ANN, lost());
+    world.admit(EVE);
+    world.asks();
+    world.ok(BOB, Command::Leave { force: false });
+    world.ok(ANN, say());
+    assert!(!world.asks().contains(&key(ANN, EVE, 1)), "Ann lacks it");
 }
 
 #[test]

@@ -392,7 +392,7 @@ impl Model {
     }
 }
 
-fn key_epoch(body: &NoticeBody) -> Option<KeyEpoch> {
+pub(super) fn key_epoch(body: &NoticeBody) -> Option<KeyEpoch> {
     match body {
         NoticeBody::ReceiveRoomKeyNotification { key_epoch, .. } => Some(*key_epoch),
         NoticeBody::AllowUserJoinSessionNotification { room_key: Some(_), key_epoch, .. } => *key_epoch,

@@ -78,6 +78,7 @@ pub async fn upgrade(
         outbox_bytes: connections.settings.outbox_bytes,
         inbox_window: connections.settings.inbox_window,
         requests_in_flight: connections.limits.requests_in_flight,
+        slow_clients: connections.metrics.slow_clients.clone(),
     }));
     hub.enlist(&link);
     let frame_bytes = connections.limits.frame_bytes;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use prometheus::IntCounter;
+
 use crate::protocol::{CloseCode, ErrorCode, Frame, Refusal, Reply, Request, RequestId, SessionId, UserId};
 use crate::protocol::{encode_error, encode_reply};
 use crate::store::{TokenHash, TokenOwner};
@@ -118,6 +120,7 @@ pub(super) struct Link {
     ending: Cell<Ending>,
     /// The code of the close frame, where there is one.
     ending_code: Cell<Option<u16>>,
+    pub(super) slow_clients: IntCounter,
     _address: Option<AddressSlot>,
 }
 
@@ -130,6 +133,8 @@ pub(super) struct LinkParts {
     pub(super) outbox_bytes: usize,
     pub(super) inbox_window: usize,
     pub(super) requests_in_flight: usize,
+    /// Counts it if it is cut off because its client does not read.
+    pub(super) slow_clients: IntCounter,
 }
 
 impl Link {
@@ -166,6 +171,7 @@ impl Link {
             let_go: Cell::new(false),
             ending: Cell::new(Ending::Open),
             ending_code: Cell::new(None),
+            slow_clients: parts.slow_clients,
             _address: parts.address,
         }
     }
@@ -409,6 +415,10 @@ impl Link {
     /// Ends it without what is queued: that memory is free at once.
     pub(super) fn cut_off(&self, code: CloseCode) {
         if !self.is_cut_off() {
+            if code == CloseCode::TooSlow {
+                self.slow_clients.inc();
+            }
+            tracing::debug!(code = code.code(), "a connection was cut off");
             self.ending.set(Ending::CutOff(Instant::now()));
             self.ending_code.set(Some(code.code()));
             self.outbox.borrow_mut().cut_off(close_frame(code));

@@ -265,12 +265,6 @@ impl Hub {
 
     /// Ends a connection that is too slow or gone: what waits for it is freed at once, and nobody pushes to it again.
     pub(super) fn cut_off(&self, link: &Rc<Link>, code: CloseCode) {
-        if !link.is_cut_off() {
-            if code == CloseCode::TooSlow {
-                self.node.metrics.slow_clients.inc();
-            }
-            tracing::debug!(code = code.code(), "a connection was cut off");
-        }
         link.cut_off(code);
         let mut after = After::default();
         self.roster.borrow_mut().unseat_all(link, &mut after);

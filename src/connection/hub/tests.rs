@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prometheus::IntCounter;
 
 use super::after::After;
 use super::roster::Roster;
@@ -33,6 +34,7 @@ fn link(roster: &mut Roster, serial: u64, user_id: UserId, outbox_bytes: usize) 
         outbox_bytes,
         inbox_window: 2,
         requests_in_flight: 4,
+        slow_clients: IntCounter::new("slow", "slow").unwrap(),
     }));
     let expires = Instant::now() + Duration::from_secs(3600);
     let identity = Identity { user_id, token: TokenHash([0; 32]), expires, throttle: Arc::default() };
@@ -247,4 +249,15 @@ fn asks_wait_for_the_reply_to_authenticate() {
     member.authenticated();
     member.push_asks(vec![Frame::text(b"ask 2")]).unwrap();
     assert_eq!(got(&member), ["reply", "ask 1", "ask 2"]);
+}
+
+#[test]
+fn who_does_not_read_replies_is_cut_off_and_counted_once() {
+    let mut roster = Roster::default();
+    let link = link(&mut roster, 1, user(1), 100);
+    let reply = Frame::text(&[b'x'; 60]);
+    for cut_off in [false, true, true] {
+        link.send(&reply);
+        assert_eq!((link.is_cut_off(), link.slow_clients.get()), (cut_off, u64::from(cut_off)));
+    }
 }

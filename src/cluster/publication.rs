@@ -84,8 +84,10 @@ pub enum Effect {
 /// What a user's connections are told besides sessions' commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserSignal {
-    /// Look into the store: a membership or an inbox event is new.
+    /// Look into the store: an inbox event is new.
     Wake,
+    /// They have joined this session, and may have been told something as its member.
+    Joined(SessionId),
     /// These inbox events were acknowledged on some connection.
     Acked(Vec<InboxId>),
     /// These inbox events no longer matter.
@@ -246,6 +248,10 @@ impl UserSignal {
         out.put_slice(user_id.as_bytes());
         match self {
             Self::Wake => out.put_u8(1),
+            Self::Joined(session_id) => {
+                out.put_u8(6);
+                out.put_slice(session_id.as_bytes());
+            }
             Self::Acked(ids) => {
                 out.put_u8(2);
                 put_ids(&mut out, ids);
@@ -282,6 +288,7 @@ impl UserSignal {
             4 => Self::TokenDead(take_hash(&mut message)?),
             5 if message.is_empty() => Self::TokensDead { except: None },
             5 => Self::TokensDead { except: Some(take_hash(&mut message)?) },
+            6 => Self::Joined(SessionId::from_bytes(take_id(&mut message)?)),
             _ => return Err(Damaged),
         };
         if message.has_remaining() { Err(Damaged) } else { Ok((user_id, signal)) }

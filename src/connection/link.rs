@@ -98,6 +98,9 @@ pub(super) struct Link {
     pub(super) going: Cell<bool>,
     /// Asks that came before the reply to `authenticate`.
     early: RefCell<Vec<Frame>>,
+    /// Whether missing seats are looked for, and whether that is to be done again when it is done.
+    pub(super) looking: Cell<bool>,
+    pub(super) look_again: Cell<bool>,
     /// Membership reads under way, and what the hub saw meanwhile.
     pub(super) membership_reads: Cell<u32>,
     pub(super) seen: RefCell<Vec<SeenChange>>,
@@ -154,6 +157,8 @@ impl Link {
             freed: RefCell::default(),
             going: Cell::new(false),
             early: RefCell::default(),
+            looking: Cell::new(false),
+            look_again: Cell::new(false),
             membership_reads: Cell::new(0),
             seen: RefCell::default(),
             heard: Cell::new(false),

@@ -3,7 +3,7 @@
 //! A connection is among its user's first, then listens, and reads after that: whatever happens meanwhile comes by the
 //! hub or is in the store. Until `resume` its seats are held and no session event is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -203,8 +203,8 @@ async fn plan_all(
         overview.acked_seq = acked(hub, user_id, session_id, overview.acked_seq);
         sessions.push(plan(&overview, cursors.get(&session_id)));
     }
-    let members = |id: &SessionId| memberships.iter().any(|one| one.overview.session_id == *id);
-    let lost: Vec<SessionId> = cursors.keys().filter(|id| !members(id)).copied().collect();
+    let members: HashSet<SessionId> = memberships.iter().map(|one| one.overview.session_id).collect();
+    let lost: Vec<SessionId> = cursors.keys().filter(|id| !members.contains(id)).copied().collect();
     let gone = if lost.is_empty() {
         Vec::new()
     } else {
@@ -216,7 +216,7 @@ async fn plan_all(
 
 /// Lets the events flow. Runs without a wait, right behind the reply.
 fn start_all(hub: &Rc<Hub>, link: &Rc<Link>, starts: &[(SessionId, u64)], memberships: &[Membership]) {
-    let held: Vec<SessionId> = link.seats.borrow().iter().copied().collect();
+    let held = link.seats.borrow().clone();
     for ((session_id, from_seq), membership) in starts.iter().zip(memberships) {
         let (session_id, cursor) = (*session_id, from_seq - 1);
         let listened = held.contains(&session_id);
@@ -232,8 +232,8 @@ fn start_all(hub: &Rc<Hub>, link: &Rc<Link>, starts: &[(SessionId, u64)], member
         }
     }
     // Seats that the reply does not name: joined since (they start with that), or left before.
-    let unnamed = held.into_iter().filter(|held| !starts.iter().any(|(known, _)| known == held));
-    let unnamed: Vec<SessionId> = unnamed.collect();
+    let named: HashSet<SessionId> = starts.iter().map(|(session_id, _)| *session_id).collect();
+    let unnamed: Vec<SessionId> = held.difference(&named).copied().collect();
     for session_id in &unnamed {
         hub.unseat(link, *session_id);
     }
@@ -275,19 +275,27 @@ pub(super) fn listen(hub: &Rc<Hub>, session_id: SessionId) {
     });
 }
 
-/// Reads the user's memberships, and takes the seats that are missing.
+/// Reads the user's memberships, and takes the seats that are missing. What calls for it while they are read has them
+/// read once more, and not once for each call.
 pub(super) fn look_again(hub: &Rc<Hub>, link: &Rc<Link>) {
     let Some(user_id) = link.user_id() else { return };
     if !matches!(link.stage.get(), Stage::Authenticated | Stage::Resuming | Stage::Resumed) || !link.is_open() {
         return;
     }
+    link.look_again.set(true);
+    if link.looking.replace(true) {
+        return;
+    }
     let (hub, link) = (Rc::clone(hub), Rc::clone(link));
     actix_web::rt::spawn(async move {
-        match memberships(&hub, &link, user_id).await {
-            Ok(memberships) => join_missing(&hub, &link, &memberships),
-            // The next wake-up or the next connection finds them.
-            Err(error) => tracing::warn!(%error, "memberships could not be read"),
+        while link.look_again.replace(false) && link.is_open() {
+            match memberships(&hub, &link, user_id).await {
+                Ok(memberships) => join_missing(&hub, &link, &memberships),
+                // The next sweep or the next connection finds them.
+                Err(error) => tracing::warn!(%error, "memberships could not be read"),
+            }
         }
+        link.looking.set(false);
     });
 }
 

@@ -106,7 +106,8 @@ impl Outgoing {
         version: u64,
     ) -> (Option<Publication>, Vec<(UserId, UserSignal)>) {
         let mut signals = std::mem::take(&mut self.signals);
-        signals.extend(std::mem::take(&mut self.newcomers).into_iter().map(|user_id| (user_id, UserSignal::Wake)));
+        let newcomers = std::mem::take(&mut self.newcomers).into_iter();
+        signals.extend(newcomers.map(|user_id| (user_id, UserSignal::Joined(session_id))));
         signals.dedup();
         let mut rows = std::mem::take(&mut self.directed);
         rows.append(&mut self.events);

@@ -224,7 +224,15 @@ impl Roster {
                 for link in self.links_of(user_id) {
                     link.inbox.borrow_mut().stir();
                     after.inbox.push(Rc::clone(link));
-                    after.memberships.push(Rc::clone(link));
+                }
+            }
+            UserSignal::Joined(session_id) => {
+                for link in self.links_of(user_id) {
+                    link.inbox.borrow_mut().stir();
+                    after.inbox.push(Rc::clone(link));
+                    if !link.seats.borrow().contains(session_id) {
+                        after.memberships.push(Rc::clone(link));
+                    }
                 }
             }
             UserSignal::Acked(ids) => {

@@ -235,7 +235,14 @@ fn what_is_withdrawn_makes_room_and_a_wake_looks_into_the_store() {
     assert_eq!(got(&member), [r#"{"type":"InboxWithdrawn","body":{"inbox_ids":["key 1"]}}"#]);
     let mut after = After::default();
     roster.signal(user(1), &UserSignal::Wake, &mut after);
-    assert_eq!((after.inbox.len(), after.memberships.len()), (1, 1));
+    assert_eq!((after.inbox.len(), after.memberships.len()), (1, 0));
+    for seated in [false, true] {
+        let mut after = After::default();
+        roster.signal(user(1), &UserSignal::Joined(SESSION), &mut after);
+        let to_read = usize::from(!seated);
+        assert_eq!((after.inbox.len(), after.memberships.len()), (1, to_read), "a seat may have come by the session");
+        seat(&mut roster, &member, Standing::Live { last: 0 });
+    }
 }
 
 #[test]

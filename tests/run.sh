@@ -4,7 +4,7 @@
 # its kin.
 # Arguments go to `cargo test`. Without any, the tests of durability, keys and catching up run on PostgreSQL too.
 #
-# tests/run.sh --damage 10m: does nothing but damage, again and again for so long, to release builds under more load than
+# tests/run.sh --damage 10m: does nothing but damage, again and again for so long, to optimised builds under more load than
 # usual. Each damage is a line: what was done, what was lost (nothing), how long the sessions were without service. It
 # ends with the first round that something is wrong in.
 set -euo pipefail
@@ -32,7 +32,7 @@ if [ "${1:-}" = --damage ]; then
   export CONCLAVE_TEST_DAMAGE=long
   for ((round = 1; round == 1 || SECONDS < end; round++)); do
     echo "damage: round $round"
-    cargo test --release --quiet --test it damage:: -- --test-threads=1
+    cargo test --profile profiling --quiet --test it damage:: -- --test-threads=1
   done
   exit
 fi

@@ -13,6 +13,7 @@ mod ways;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const LONG: &str = "CONCLAVE_TEST_DAMAGE";
 /// How much is done.
 struct Scale {
     sessions: usize,
+    /// More of them, that have nothing to do with a damaged node.
+    bystanders: usize,
     rate: usize,
     /// What a busy machine may add to any time that is measured.
     slack: Duration,
@@ -36,8 +39,8 @@ struct Scale {
 
 fn scale() -> Scale {
     match std::env::var_os(LONG) {
-        Some(_) => Scale { sessions: 45, rate: 450, slack: Duration::from_secs(1) },
-        None => Scale { sessions: 9, rate: 90, slack: Duration::from_secs(4) },
+        Some(_) => Scale { sessions: 45, bystanders: 10, rate: 450, slack: Duration::from_secs(1) },
+        None => Scale { sessions: 9, bystanders: 2, rate: 90, slack: Duration::from_secs(4) },
     }
 }
 
@@ -49,6 +52,8 @@ struct Damaged {
     sessions: usize,
     /// Where it keeps its users.
     users: Arc<TempDir>,
+    /// Where those are kept who have nothing to do with a damaged node.
+    bystanders: Arc<TempDir>,
 }
 
 impl Damaged {
@@ -61,7 +66,8 @@ impl Damaged {
 
     /// While the tester does something else.
     fn during(cluster: Cluster, scenario: String, sessions: usize) -> Self {
-        Self { cluster, scenario, sessions, users: Arc::new(TempDir::new().expect("a directory")) }
+        let directory = || Arc::new(TempDir::new().expect("a directory"));
+        Self { cluster, scenario, sessions, users: directory(), bystanders: directory() }
     }
 
     /// Does to one node, whose id goes with it, what [`Self::suffers`] does to all.
@@ -74,7 +80,9 @@ impl Damaged {
     ) -> Felt {
         let id = self.cluster.id_of(node).await;
         let damage = async |cluster: &mut Cluster| damage(cluster, &id).await;
-        self.run(&format!("node {node} {what}"), seconds, Some(&id), damage).await
+        let felt = self.run(&format!("node {node} {what}"), seconds, Some((node, &id)), damage).await;
+        assert!(felt.elsewhere < scale().slack, "people who have nothing to do with it: {felt}");
+        felt
     }
 
     /// Does one damage while people speak for so many seconds. Afterwards nothing is lost, doubled or out of order, and
@@ -87,19 +95,29 @@ impl Damaged {
         &mut self,
         what: &str,
         seconds: u64,
-        of: Option<&str>,
+        of: Option<(usize, &str)>,
         damage: impl AsyncFnOnce(&mut Cluster),
     ) -> Felt {
         let scenario = &self.scenario;
-        let arguments = format!("{scenario} --duration {seconds}s --warmup 0s --timeout 3s --expect-restarts");
-        let fronts: Vec<_> = self.cluster.fronts.iter().map(|front| front.address).collect();
-        let load = Load::start_in(Arc::clone(&self.users), &arguments, &fronts);
-        let owners = self.owners_of_busy_sessions().await;
+        let timing = format!("--duration {seconds}s --warmup 0s --timeout 3s");
+        let arguments = format!("{scenario} {timing} --expect-restarts");
+        let load = Load::start_in(Arc::clone(&self.users), &arguments, &self.fronts(|_| true));
+        let elsewhere = of.map(|(damaged, _)| {
+            let Scale { bystanders, .. } = scale();
+            let arguments = format!("rooms --sessions {bystanders} --members 4 --rate {} {timing}", 10 * bystanders);
+            Load::start_in(Arc::clone(&self.bystanders), &arguments, &self.fronts(|node| node != damaged))
+        });
+        let sessions = self.sessions + elsewhere.as_ref().map_or(0, |_| scale().bystanders);
+        let owners = self.owners_of_busy_sessions(sessions).await;
         let began = Instant::now();
         damage(&mut self.cluster).await;
         let took = began.elapsed();
         let ended = load.ended().await;
-        let felt = Felt::of(&ended, &owners, of);
+        let elsewhere = match elsewhere {
+            Some(load) => Some(load.ended().await),
+            None => None,
+        };
+        let felt = Felt::of(&ended, elsewhere.as_ref(), &owners, of.map(|(_, id)| id));
         let mut line = format!("damage: {what}, for {:.1} s:", took.as_secs_f64());
         for count in ["acknowledged", "delivered", "reconnects"].iter().chain(&FAULTS) {
             line.push_str(&format!(" {count} {},", ended.count(count)));
@@ -107,13 +125,20 @@ impl Damaged {
         line.push_str(&format!(" {felt}\n"));
         std::io::stderr().write_all(line.as_bytes()).expect("standard error");
         ended.was_whole();
+        elsewhere.inspect(Ended::was_whole);
         self.cluster.until_ready().await;
         assert!(self.cluster.nodes.iter().all(|node| !node.log().contains("panicked")), "a node has panicked");
         felt
     }
 
-    /// Waits until all sessions of the run are spoken in; who owns them then.
-    async fn owners_of_busy_sessions(&self) -> BTreeMap<String, String> {
+    /// Where the clients of these nodes connect.
+    fn fronts(&self, of: impl Fn(usize) -> bool) -> Vec<SocketAddr> {
+        let fronts = self.cluster.fronts.iter().enumerate();
+        fronts.filter(|(node, _)| of(*node)).map(|(_, front)| front.address).collect()
+    }
+
+    /// Waits until that many sessions are spoken in, which are all of the run; who owns them then.
+    async fn owners_of_busy_sessions(&self, sessions: usize) -> BTreeMap<String, String> {
         let looking = async {
             loop {
                 let all = self.cluster.sessions().await;
@@ -121,7 +146,7 @@ impl Damaged {
                 let owners: BTreeMap<_, _> = busy
                     .filter_map(|(id, session)| Some((id.clone(), session["owner"].as_str()?.to_owned())))
                     .collect();
-                if owners.len() == self.sessions {
+                if owners.len() == sessions {
                     return owners;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -152,31 +177,45 @@ fn is_busy(session: &Value) -> bool {
 struct Felt {
     /// In sessions that the damaged node owned.
     its: Duration,
-    /// In all others.
+    /// In all others of those whose members are spread over all nodes.
     others: Duration,
+    /// In sessions that have neither their owner nor a member on it.
+    elsewhere: Duration,
 }
 
 impl Felt {
-    fn of(ended: &Ended, owners: &BTreeMap<String, String>, damaged: Option<&str>) -> Self {
-        let mut felt = Self { its: Duration::ZERO, others: Duration::ZERO };
+    fn of(ended: &Ended, elsewhere: Option<&Ended>, owners: &BTreeMap<String, String>, damaged: Option<&str>) -> Self {
         let damaged_owned = |id: &str| damaged.is_some_and(|node| owners[id] == node);
-        for session in ended.report["sessions"].as_array().expect("sessions") {
-            let id = session["session_id"].as_str().expect("an id");
-            let waited = Duration::from_micros(session["longest_wait_us"].as_u64().expect("a time"));
-            let longest = if damaged_owned(id) { &mut felt.its } else { &mut felt.others };
-            *longest = waited.max(*longest);
-        }
-        assert!(damaged.is_none() || felt.its > Duration::ZERO, "it owned none of {owners:?}");
-        felt
+        let longest = |waits: &[(&str, Duration)], of: &dyn Fn(&str) -> bool| {
+            waits.iter().filter(|(id, _)| of(id)).map(|(_, waited)| *waited).max().unwrap_or_default()
+        };
+        let waits = waits(ended);
+        let its = longest(&waits, &damaged_owned);
+        assert!(damaged.is_none() || its > Duration::ZERO, "it owned none of {owners:?}");
+        let others = longest(&waits, &|id| !damaged_owned(id));
+        let elsewhere = elsewhere.map(self::waits).unwrap_or_default();
+        assert!(!elsewhere.iter().any(|(id, _)| damaged_owned(id)), "sessions live where they are made: {owners:?}");
+        Self { its, others, elsewhere: longest(&elsewhere, &|_| true) }
     }
+}
+
+/// The longest wait in each session.
+fn waits(ended: &Ended) -> Vec<(&str, Duration)> {
+    let sessions = ended.report["sessions"].as_array().expect("sessions").iter();
+    let wait = |session: &Value| Duration::from_micros(session["longest_wait_us"].as_u64().expect("a time"));
+    sessions.map(|session| (session["session_id"].as_str().expect("an id"), wait(session))).collect()
 }
 
 impl Display for Felt {
     fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
-        let (its, others) = (self.its.as_millis(), self.others.as_millis());
+        let (its, others, elsewhere) = (self.its.as_millis(), self.others.as_millis(), self.elsewhere.as_millis());
         match its {
             0 => write!(to, "without service for at most {others} ms"),
-            _ => write!(to, "without service for at most {its} ms, in sessions of other nodes {others} ms"),
+            _ => write!(
+                to,
+                "without service for at most {its} ms, in sessions of other nodes {others} ms, in those without a member \
+                 on it {elsewhere} ms"
+            ),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Nodes that are killed, stopped, drained, put to sleep, and robbed.
 
-use std::time::Duration;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use super::{Damaged, scale};
 use crate::support::cluster::{Cluster, LEASE};
-use crate::support::{Postgres, within};
+use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_followed_as_soon_as_its_lease_is_over() {
@@ -37,20 +38,50 @@ async fn nodes_are_replaced_one_after_another_and_nobody_waits_for_a_lease() {
     assert!(felt.others < Duration::from_millis(200) + scale().slack, "{felt}");
     let felt = damaged
         .node_suffers(1, "was drained by an operator", 6, async |cluster, id| {
-            cluster.admin(&["drain", id]).await;
-            within("the node to be empty", async {
-                let node = &cluster.nodes[1];
-                while node.metric("conclave_sessions_live").await + node.metric("conclave_connections").await > 0 {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            })
-            .await;
+            let drain = async {
+                cluster.admin(&["drain", id]).await;
+                within("the node to be empty", async {
+                    let node = &cluster.nodes[1];
+                    while node.metric("conclave_sessions_live").await + node.metric("conclave_connections").await > 0 {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                })
+                .await;
+            };
+            let waited = longest_wait_from_elsewhere(cluster, 1, drain).await;
+            assert!(waited < Duration::from_millis(200) + scale().slack, "{waited:?}");
             cluster.nodes[1].terminate();
             assert!(cluster.nodes[1].terminated().await.success());
             cluster.restart(1).await;
         })
         .await;
     assert!(felt.its.max(felt.others) < Duration::from_millis(200) + scale().slack, "{felt}");
+}
+
+/// Speaks in a session that lives on a node, as a member who is connected to another one, message by message until
+/// something is done: how long the longest took to be acknowledged.
+async fn longest_wait_from_elsewhere(cluster: &Cluster, node: usize, done: impl Future<Output = ()>) -> Duration {
+    let (mut owner, _) = cluster.client(node, "owner").await;
+    let (mut member, _) = cluster.client((node + 1) % 3, "member").await;
+    let sid = plain(&mut owner, &mut [&mut member]).await;
+    owner.close().await;
+    assert_eq!(cluster.sessions().await[&sid]["owner"], cluster.id_of(node).await.as_str());
+    let mut longest = Duration::ZERO;
+    tokio::pin!(done);
+    loop {
+        let asked = Instant::now();
+        // What was asked is answered before the end.
+        let speaking = async {
+            member.ok("send_msg", text(&sid, "still here")).await;
+            longest = longest.max(asked.elapsed());
+        };
+        let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_millis(5), &mut done), speaking);
+        if ended.is_ok() {
+            writeln!(std::io::stderr(), "damage: a member elsewhere waited for at most {} ms", longest.as_millis())
+                .expect("standard error");
+            return longest;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,9 @@
 //!
 //! The hub pushes, the body takes, both on the same thread. Invariants: frames leave in the order in which they were
 //! pushed, but control frames leave before them; the bytes that wait never exceed the limit: a push that would is
-//! refused, and it is for the hub to cut the connection off; after a close frame nothing follows.
+//! refused, and it is for the hub to cut the connection off; after a close frame nothing follows. What is larger than the
+//! limit by itself, as the list of a user's thousands of sessions may be, goes out where nothing waits, and does not
+//! count: else its reader could never come in.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -24,6 +26,8 @@ pub(super) struct Outbox {
     control: VecDeque<Bytes>,
     bytes: usize,
     limit: usize,
+    /// The length of what waits and is larger than the limit by itself.
+    oversized: usize,
     state: State,
     /// Frames that were taken, ever: progress, without a clock.
     taken: u64,
@@ -61,6 +65,7 @@ impl Outbox {
             control: VecDeque::new(),
             bytes: 0,
             limit,
+            oversized: 0,
             state: State::Open,
             taken: 0,
             body: None,
@@ -96,8 +101,11 @@ impl Outbox {
     }
 
     fn admit(&mut self, len: usize) -> Result<(), Full> {
-        if self.bytes + len > self.limit {
-            return Err(Full);
+        if self.bytes + len > self.limit + self.oversized {
+            if !self.frames.is_empty() || len <= self.limit {
+                return Err(Full);
+            }
+            self.oversized = len;
         }
         self.bytes += len;
         Ok(())
@@ -135,7 +143,7 @@ impl Outbox {
     fn drop_queued(&mut self) {
         self.frames = VecDeque::new();
         self.control = VecDeque::new();
-        self.bytes = 0;
+        (self.bytes, self.oversized) = (0, 0);
         self.wake_room();
     }
 
@@ -149,6 +157,9 @@ impl Outbox {
             return if self.state == State::Closed { Taken::Closed } else { Taken::Empty };
         };
         self.bytes -= frame.len();
+        if frame.len() > self.limit {
+            self.oversized = 0;
+        }
         self.taken += 1;
         if self.state == State::Closing && self.frames.is_empty() && self.control.is_empty() {
             self.state = State::Closed;
@@ -294,6 +305,19 @@ mod tests {
         outbox.cut_off(close_frame(CloseCode::TooSlow));
         assert_eq!(taken(&mut outbox), [close_frame(CloseCode::TooSlow)]);
         assert_eq!(outbox.take(), Taken::Closed);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_limit_goes_out_alone_and_does_not_count() {
+        let (large, small) = (frame("what takes more"), frame("12345678"));
+        let mut outbox = Outbox::new(10);
+        outbox.push(&large).unwrap();
+        assert_eq!(outbox.push(&large), Err(Full), "one of them");
+        outbox.push(&small).unwrap();
+        assert_eq!(outbox.push(&small), Err(Full), "the limit holds for what waits behind it");
+        assert_eq!(taken(&mut outbox), [large.bytes().clone(), small.bytes().clone()]);
+        outbox.push(&small).unwrap();
+        assert_eq!(outbox.push(&large), Err(Full), "not behind others");
     }
 
     #[test]

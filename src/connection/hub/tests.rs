@@ -217,6 +217,7 @@ fn a_missing_event_sends_one_connection_back_to_the_store_and_no_other() {
 fn a_full_outbox_dooms_its_connection_and_no_other() {
     let mut roster = Roster::default();
     let (one, other) = (link(&mut roster, 1, user(1), 12), link(&mut roster, 2, user(2), 1000));
+    one.send(&Frame::text(b"unread"));
     seat(&mut roster, &one, Standing::Live { last: 0 });
     seat(&mut roster, &other, Standing::Live { last: 0 });
     let after = publish(&mut roster, 1, vec![event(1, Effect::None), event(2, Effect::None)]);

@@ -377,3 +377,20 @@ async fn a_node_that_stops_says_when_to_come_back() {
     }
     node.stop().await;
 }
+
+#[actix_web::test]
+async fn who_has_more_sessions_than_an_outbox_takes_comes_in_all_the_same() {
+    let node = TestNode::with(|config| config.connections.outbox_bytes = 8 * 1024).await;
+    let user = node.user().await;
+    let mut first = node.resume(&user).await;
+    for _ in 0..40 {
+        first.call("new_session", json!({"name": "n".repeat(250), "e2ee_on": false})).await;
+    }
+    let mut second = Raw::open(node.addr).await;
+    let reply = second.call("authenticate", json!({"token": user.token})).await;
+    assert_eq!(reply["sessions"].as_array().unwrap().len(), 40);
+    assert!(reply.to_string().len() > 8 * 1024);
+    let resumed = second.call("resume", json!({})).await;
+    assert_eq!(resumed["sessions"].as_array().unwrap().len(), 40);
+    node.stop().await;
+}

@@ -280,8 +280,11 @@ impl Driver {
                 Effect::Request(purpose, request) => {
                     if let Some(connection) = connection {
                         let first = connection.submit(request.clone()).await;
-                        let outcome = persist(connection.clone(), request, first);
-                        self.under_way.push(Box::pin(async { Finished::Replied(purpose, outcome.await) }));
+                        let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
+                        self.under_way.push(Box::pin(async move {
+                            let outcome = persist(shared, connection, &purpose, request, first).await;
+                            Finished::Replied(purpose, outcome)
+                        }));
                     }
                 }
                 Effect::LookUp(user_id) => {
@@ -358,9 +361,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Waits for a reply, and repeats the request while the server is busy or says nothing, for as long as the connection is
-/// served. All that the core asks for may be done twice.
+/// served and the core still wants it.
 async fn persist(
+    shared: Arc<Shared>,
     connection: Connection,
+    purpose: &Purpose,
     request: Request,
     first: Result<InFlight, ClientError>,
 ) -> Result<Box<RawValue>, ClientError> {
@@ -371,15 +376,18 @@ async fn persist(
     let mut backoff = Backoff::default();
     loop {
         let hint = match &outcome {
-            Err(ClientError::Timeout) => 0,
+            Err(ClientError::Timeout) => None,
             Err(ClientError::Refused(Refusal { code, details, .. }))
                 if code.retryable() && *code != ErrorCode::RoomKeyPending =>
             {
-                details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0)
+                Some(details.as_ref().and_then(|details| details.retry_after_ms).unwrap_or(0))
             }
             Ok(_) | Err(_) => return outcome,
         };
-        sleep(Duration::from_millis(hint.min(60_000)) + backoff.next(rand::random())).await;
+        sleep(Duration::from_millis(hint.unwrap_or(0).min(60_000)) + backoff.next(rand::random())).await;
+        if !shared.core().still_wants(purpose, hint.is_some()) {
+            return outcome;
+        }
         outcome = connection.request(request.clone()).await;
     }
 }

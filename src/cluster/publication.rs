@@ -86,8 +86,8 @@ pub enum Effect {
 pub enum UserSignal {
     /// Look into the store: an inbox event is new.
     Wake,
-    /// They have joined this session, and may have been told something as its member.
-    Joined(SessionId),
+    /// They have joined this session with its commit of this version, and may have been told something as its member.
+    Joined(SessionId, u64),
     /// These inbox events were acknowledged on some connection.
     Acked(Vec<InboxId>),
     /// These inbox events no longer matter.
@@ -248,9 +248,10 @@ impl UserSignal {
         out.put_slice(user_id.as_bytes());
         match self {
             Self::Wake => out.put_u8(1),
-            Self::Joined(session_id) => {
+            Self::Joined(session_id, version) => {
                 out.put_u8(6);
                 out.put_slice(session_id.as_bytes());
+                out.put_u64(*version);
             }
             Self::Acked(ids) => {
                 out.put_u8(2);
@@ -288,7 +289,10 @@ impl UserSignal {
             4 => Self::TokenDead(take_hash(&mut message)?),
             5 if message.is_empty() => Self::TokensDead { except: None },
             5 => Self::TokensDead { except: Some(take_hash(&mut message)?) },
-            6 => Self::Joined(SessionId::from_bytes(take_id(&mut message)?)),
+            6 => {
+                let session_id = SessionId::from_bytes(take_id(&mut message)?);
+                Self::Joined(session_id, message.try_get_u64().map_err(|_| Damaged)?)
+            }
             _ => return Err(Damaged),
         };
         if message.has_remaining() { Err(Damaged) } else { Ok((user_id, signal)) }

@@ -211,7 +211,7 @@ sections! {
         heartbeat_s: u64 = 30, in 1..=3600;
         /// Seconds in which a client that has something to read must read some of it.
         stall_s: u64 = 20, in 1..=3600;
-        /// Bytes that may wait for one connection; beyond, it is cut off with 4004.
+        /// Bytes that may wait for one connection, beside one reply that is larger by itself; beyond, it is cut off with 4004.
         outbox_bytes: usize = 4_194_304, in 65_536..=1_073_741_824;
         /// The kernel's send buffer of each connection: what it takes is out of the outbox's sight.
         send_buffer_bytes: usize = 131_072, in 4096..=16_777_216;

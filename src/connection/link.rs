@@ -252,7 +252,8 @@ impl Link {
             Ok(reply) => encode_reply(id, name, reply),
             Err(refusal) => encode_error(Some(id), refusal),
         };
-        self.send(&Frame::text(&json));
+        let pushed = self.outbox.borrow_mut().push_reply(&Frame::text(&json));
+        self.cut_off_if_full(pushed);
     }
 
     // Requests in flight.

@@ -2,9 +2,8 @@
 //!
 //! The hub pushes, the body takes, both on the same thread. Invariants: frames leave in the order in which they were
 //! pushed, but control frames leave before them; the bytes that wait never exceed the limit: a push that would is
-//! refused, and it is for the hub to cut the connection off; after a close frame nothing follows. What is larger than the
-//! limit by itself, as the list of a user's thousands of sessions may be, goes out where nothing waits, and does not
-//! count: else its reader could never come in.
+//! refused, and it is for the hub to cut the connection off; after a close frame nothing follows. One reply that is larger
+//! than the limit by itself may wait beside.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -26,7 +25,7 @@ pub(super) struct Outbox {
     control: VecDeque<Bytes>,
     bytes: usize,
     limit: usize,
-    /// The length of what waits and is larger than the limit by itself.
+    /// The length of a reply that waits and is larger than the limit by itself; 0 where none does.
     oversized: usize,
     state: State,
     /// Frames that were taken, ever: progress, without a clock.
@@ -78,6 +77,16 @@ impl Outbox {
         self.push_bytes(frame.bytes())
     }
 
+    /// Queues a reply. One that is larger than the limit by itself does not count: it may be the list of a user's
+    /// thousands of sessions, without which they could never come in.
+    pub(super) fn push_reply(&mut self, frame: &Frame) -> Result<(), Full> {
+        let len = frame.bytes().len();
+        if len > self.limit && self.oversized == 0 && self.state == State::Open {
+            self.oversized = len;
+        }
+        self.push(frame)
+    }
+
     /// Queues whole frames that are joined already: all of them, or none.
     pub(super) fn push_bytes(&mut self, frames: &Bytes) -> Result<(), Full> {
         if self.state != State::Open {
@@ -102,10 +111,7 @@ impl Outbox {
 
     fn admit(&mut self, len: usize) -> Result<(), Full> {
         if self.bytes + len > self.limit + self.oversized {
-            if !self.frames.is_empty() || len <= self.limit {
-                return Err(Full);
-            }
-            self.oversized = len;
+            return Err(Full);
         }
         self.bytes += len;
         Ok(())
@@ -308,16 +314,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_limit_goes_out_alone_and_does_not_count() {
+    fn a_reply_that_is_larger_than_the_limit_does_not_count() {
         let (large, small) = (frame("what takes more"), frame("12345678"));
         let mut outbox = Outbox::new(10);
-        outbox.push(&large).unwrap();
-        assert_eq!(outbox.push(&large), Err(Full), "one of them");
+        assert_eq!(outbox.push(&large), Err(Full), "no reply");
         outbox.push(&small).unwrap();
-        assert_eq!(outbox.push(&small), Err(Full), "the limit holds for what waits behind it");
-        assert_eq!(taken(&mut outbox), [large.bytes().clone(), small.bytes().clone()]);
+        outbox.push_reply(&large).unwrap();
+        assert_eq!(outbox.push_reply(&large), Err(Full), "one of them");
+        assert_eq!(outbox.push(&small), Err(Full), "the limit holds for what waits beside it");
+        assert_eq!(taken(&mut outbox), [small.bytes().clone(), large.bytes().clone()]);
         outbox.push(&small).unwrap();
-        assert_eq!(outbox.push(&large), Err(Full), "not behind others");
+        assert_eq!(outbox.push(&small), Err(Full), "and when it is out");
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Outgoing {
     ) -> (Option<Publication>, Vec<(UserId, UserSignal)>) {
         let mut signals = std::mem::take(&mut self.signals);
         let newcomers = std::mem::take(&mut self.newcomers).into_iter();
-        signals.extend(newcomers.map(|user_id| (user_id, UserSignal::Joined(session_id))));
+        signals.extend(newcomers.map(|user_id| (user_id, UserSignal::Joined(session_id, version))));
         signals.dedup();
         let mut rows = std::mem::take(&mut self.directed);
         rows.append(&mut self.events);

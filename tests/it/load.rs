@@ -97,7 +97,7 @@ async fn a_proxy_that_does_nothing_changes_nothing() {
 }
 
 #[tokio::test]
-async fn members_who_are_far_away_give_and_read_every_key() {
+async fn members_who_are_far_away_are_given_keys_like_others() {
     let node = Node::shared().await;
     let far = Relay::start(Server::Tcp(node.address)).await;
     far.set(Way::Slow(Duration::from_millis(300)));

@@ -18,6 +18,8 @@ use crate::protocol::{Request, SendRoomKeys, SessionId, UserId, Withheld, Wrappe
 
 /// Asks under way per key: what the server has open at once, and a little more.
 const MAX_ASKS: usize = 1_024;
+/// Keys that are asked for at once.
+const MAX_NAMES: usize = 10_000;
 /// Members in one `send_room_keys`: a frame of at most some 350 KiB with RSA-8192.
 const BATCH: usize = 256;
 /// Users from whom keys are withheld, remembered until the user agrees.
@@ -34,6 +36,16 @@ impl Giving {
     /// What was asked of earlier epochs is of no use any more.
     pub(super) fn turned(&mut self, current: KeyName) {
         self.asked.retain(|name, _| name.session_id != current.session_id || name.key_epoch >= current.key_epoch);
+    }
+
+    /// A new connection: what is still wanted is asked for again.
+    pub(super) fn reconnected(&mut self) {
+        self.asked.clear();
+    }
+
+    /// Somebody has another public key: what is still wanted for it is asked for again.
+    pub(super) fn public_key_changed(&mut self, user_id: UserId) {
+        self.asked.values_mut().for_each(|asked| drop(asked.remove(&user_id)));
     }
 
     pub(super) fn forget(&mut self, session_id: SessionId) {
@@ -68,12 +80,14 @@ impl Core {
     }
 
     pub(super) fn give_later(&mut self, name: KeyName, user_id: UserId, public_key: String) {
-        let asked = self.giving.asked.entry(name).or_default();
-        if asked.len() < MAX_ASKS {
-            asked.insert(user_id, public_key);
+        if self.giving.asked.len() < MAX_NAMES || self.giving.asked.contains_key(&name) {
+            let asked = self.giving.asked.entry(name).or_default();
+            if asked.len() < MAX_ASKS {
+                asked.insert(user_id, public_key);
+            }
         }
-        // Counted as a holder without being one, or not yet, while whoever sent the key is looked up: it is given as soon
-        // as it is here. If it was lost the server hears of it, so that another is asked.
+        // Where the key is on its way it is given as soon as it is here. Where it was lost the server hears of it, so that
+        // another is asked.
         self.recover_name(name, true);
     }
 

@@ -116,6 +116,7 @@ impl Core {
 
     /// The connection was authenticated.
     pub fn authenticated(&mut self, reply: &Authenticated) -> Vec<Effect> {
+        self.giving.reconnected();
         let mut rooms = std::mem::take(&mut self.rooms);
         for overview in &reply.sessions {
             let mut room = rooms.remove(&overview.session_id).unwrap_or_default();
@@ -204,7 +205,7 @@ impl Core {
     /// A request of the core's own was answered.
     pub fn replied(&mut self, purpose: Purpose, outcome: Result<Box<RawValue>, ClientError>) -> Vec<Effect> {
         match purpose {
-            // Where it was not answered the connection is gone, and the next one tells.
+            // Where the connection is gone the next one tells.
             Purpose::Learn(session_id) => {
                 if let Ok(info) = outcome.map_err(drop).and_then(|body| parse::<SessionInfo>(&body)) {
                     self.learned(session_id, &info);
@@ -219,6 +220,15 @@ impl Core {
             Purpose::AskAgain(_) => {}
         }
         self.take_out()
+    }
+
+    /// Whether a request that was refused for now, or not answered, is to be repeated: not to be given a key again that
+    /// has come meanwhile, since that would take it away.
+    pub fn still_wants(&self, purpose: &Purpose, was_answered: bool) -> bool {
+        match purpose {
+            Purpose::AskAgain(name) => was_answered && self.ring.key(name).is_none(),
+            Purpose::Learn(_) | Purpose::Give(_) | Purpose::Fetch { .. } => true,
+        }
     }
 
     /// The server said who a user is; `Ok(None)`: nobody; `Err`: it could not say now.
@@ -270,6 +280,7 @@ impl Core {
 
     fn public_key_changed(&mut self, user_id: UserId, fingerprint: &str) {
         self.ring.forget_sender(user_id);
+        self.giving.public_key_changed(user_id);
         let Ok(offered) = fingerprint.parse::<Fingerprint>() else { return };
         if user_id == self.me {
             if offered != self.identity.public().fingerprint() {

@@ -411,6 +411,11 @@ fn who_is_asked_for_a_key_that_is_on_its_way_gives_it_when_it_is_here() {
     let sent = keys_sent(&bob.flush());
     assert_eq!((sent.key_epoch, sent.room_keys[0].user_id), (Some(KeyEpoch(2)), carol.core.me()));
 
+    let again = Purpose::AskAgain(name(2));
+    assert!(!bob.core.still_wants(&again, true), "else he would count as without it");
+    assert!(bob.core.still_wants(&Purpose::AskAgain(name(3)), true));
+    assert!(!bob.core.still_wants(&Purpose::AskAgain(name(3)), false), "it may have been done");
+
     bob.ask_for(3, &carol);
     bob.core.event(rotated(2, 4, None));
     assert!(bob.core.ring_mut().keep(name(3), RoomKey::generate(&mut rand::rng())));

@@ -111,6 +111,11 @@ impl Audience {
         missed
     }
 
+    /// Whether the session is known to stand at `version` or later.
+    pub(super) fn stands_at(&self, version: u64) -> bool {
+        self.delivered.max(self.baseline) >= Some(version)
+    }
+
     /// Whether everything up to `version` came by here.
     pub(super) fn has_delivered(&self, version: u64) -> bool {
         self.delivered.is_some_and(|delivered| delivered >= version)

@@ -226,11 +226,13 @@ impl Roster {
                     after.inbox.push(Rc::clone(link));
                 }
             }
-            UserSignal::Joined(session_id) => {
+            UserSignal::Joined(session_id, version) => {
+                // A seat of an earlier membership may be there until the session's own news have come.
+                let is_heard = self.sessions.get(session_id).is_some_and(|audience| audience.stands_at(*version));
                 for link in self.links_of(user_id) {
                     link.inbox.borrow_mut().stir();
                     after.inbox.push(Rc::clone(link));
-                    if !link.seats.borrow().contains(session_id) {
+                    if !is_heard || !link.seats.borrow().contains(session_id) {
                         after.memberships.push(Rc::clone(link));
                     }
                 }

@@ -217,7 +217,6 @@ fn a_missing_event_sends_one_connection_back_to_the_store_and_no_other() {
 fn a_full_outbox_dooms_its_connection_and_no_other() {
     let mut roster = Roster::default();
     let (one, other) = (link(&mut roster, 1, user(1), 12), link(&mut roster, 2, user(2), 1000));
-    one.send(&Frame::text(b"unread"));
     seat(&mut roster, &one, Standing::Live { last: 0 });
     seat(&mut roster, &other, Standing::Live { last: 0 });
     let after = publish(&mut roster, 1, vec![event(1, Effect::None), event(2, Effect::None)]);
@@ -237,13 +236,16 @@ fn what_is_withdrawn_makes_room_and_a_wake_looks_into_the_store() {
     let mut after = After::default();
     roster.signal(user(1), &UserSignal::Wake, &mut after);
     assert_eq!((after.inbox.len(), after.memberships.len()), (1, 0));
-    for seated in [false, true] {
+    let joined = |roster: &mut Roster| {
         let mut after = After::default();
-        roster.signal(user(1), &UserSignal::Joined(SESSION), &mut after);
-        let to_read = usize::from(!seated);
-        assert_eq!((after.inbox.len(), after.memberships.len()), (1, to_read), "a seat may have come by the session");
-        seat(&mut roster, &member, Standing::Live { last: 0 });
-    }
+        roster.signal(user(1), &UserSignal::Joined(SESSION, 7), &mut after);
+        (after.inbox.len(), after.memberships.len())
+    };
+    assert_eq!(joined(&mut roster), (1, 1), "no seat");
+    seat(&mut roster, &member, Standing::Live { last: 0 });
+    assert_eq!(joined(&mut roster), (1, 1), "maybe one of an earlier membership");
+    publish(&mut roster, 7, vec![]);
+    assert_eq!(joined(&mut roster), (1, 0), "the session's own news were here before");
 }
 
 #[test]

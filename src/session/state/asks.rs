@@ -16,6 +16,9 @@ pub(super) const MAX_OPEN: usize = 256;
 /// ask may have gone to a connection that was just ending.
 const RETRY_MS: i64 = 15_000;
 
+/// Milliseconds after which a holder counts as slow where the key is about to be replaced.
+const PROMPT_MS: i64 = 1_000;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asks {
     open: BTreeMap<(UserId, KeyEpoch), Open>,
@@ -131,13 +134,11 @@ impl SessionState {
             due.push(AskFor::NewKey { to, epoch });
         }
         for member in &self.waiting {
-            if self.asks.open.contains_key(&(*member, epoch)) {
-                continue;
-            }
-            // Who lacks the current key too is given it in the same go: whichever holder was asked before, this one is
-            // there, and what was said under it could be read never more once it is replaced.
-            let also = self.current_epoch().filter(|current| online(to) && self.may_give(to, *member, *current));
-            for epoch in also.into_iter().chain([epoch]) {
+            // Who lacks the current key too can be given it no more once it is replaced. Where nobody was asked for it,
+            // or somebody who is slow, the rotator is: they are there.
+            let also = self.current_epoch().filter(|current| online(to) && self.may_give(to, *member, *current, now));
+            let next = Some(epoch).filter(|next| !self.asks.open.contains_key(&(*member, *next)));
+            for epoch in also.into_iter().chain(next) {
                 if self.asks.open.len() >= MAX_OPEN {
                     return;
                 }
@@ -147,12 +148,13 @@ impl SessionState {
         }
     }
 
-    /// Whether a member lacks the current key, and this holder of it neither was asked for it nor withholds it.
-    fn may_give(&self, holder: UserId, member: UserId, current: KeyEpoch) -> bool {
-        let holds = self.members.get(&holder).is_some_and(|one| one.keys.has(current));
-        let withholds = self.members.get(&member).is_some_and(|one| one.keys.withheld_by.contains(&holder));
-        let asked = self.asks.open.get(&(member, current)).is_some_and(|open| open.to == holder);
-        self.without_key.contains(&member) && holds && !withholds && !asked
+    /// Whether a member lacks the current key, this holder does not withhold it, and nobody else is about to give it.
+    fn may_give(&self, holder: UserId, member: UserId, current: KeyEpoch, now: Timestamp) -> bool {
+        let prompt = |open: &Open| open.to == holder || now.millis_since(open.since) < PROMPT_MS;
+        self.without_key.contains(&member)
+            && !self.asks.open.get(&(member, current)).is_some_and(prompt)
+            && self.members.get(&holder).is_some_and(|one| one.keys.has(current))
+            && !self.members.get(&member).is_some_and(|one| one.keys.withheld_by.contains(&holder))
     }
 
     fn ask_holders(&mut self, now: Timestamp, online: Online<'_>, due: &mut Vec<AskFor>) {

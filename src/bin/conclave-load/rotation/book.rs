@@ -206,6 +206,7 @@ impl Book {
             | Happening::PublicKeyChanged(_)
             | Happening::SessionDeleted(_) => {}
         }
+        let now = self.clock.now();
         let Some(stay) = self.stay_in(member, session) else {
             self.tally.fail("events of a session came to who is no member of it");
             return;
@@ -213,7 +214,7 @@ impl Book {
         stay.take(seq);
         match &event.what {
             Happening::MemberLeft(left) if left.user_id == me => stay.end(Some(seq)),
-            Happening::RoomKeyRotated(rotated) => stay.turned(rotated.key_epoch),
+            Happening::RoomKeyRotated(rotated) => stay.turned(rotated.key_epoch, now),
             _ => {}
         }
     }
@@ -226,13 +227,14 @@ impl Book {
             let stays = &mut self.members[member].stays;
             stays.iter_mut().filter(|stay| stay.session == session).for_each(|stay| stay.unsealed(seq));
         } else {
+            let now = self.clock.now();
             let Some(stay) = self.stay_in(member, session) else {
                 self.tally.fail("messages of a session came to who is no member of it");
                 return;
             };
             stay.take(seq);
             if let Body::Sealed(key) = message.body {
-                stay.sealed(seq, key);
+                stay.sealed(seq, key, now);
             }
             self.tally.delivered += 1;
         }

@@ -7,8 +7,20 @@ use conclave::protocol::KeyEpoch;
 
 use crate::verify::{Delivered, Faults};
 
+/// Microseconds within which a holder who is asked for a key answers, the asking of a second one included. Who waited
+/// for longer was not merely overtaken.
+const ANSWERED_WITHIN: u64 = 30_000_000;
+
 /// Messages that wait for their key; beyond it, they count as unreadable at once.
 const MOST_SEALED: usize = 100_000;
+
+/// A message whose key has not come.
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    key: Option<KeyEpoch>,
+    /// When it came.
+    since: u64,
+}
 
 /// One stay.
 #[derive(Debug)]
@@ -18,8 +30,8 @@ pub(crate) struct Stay {
     /// The member's own leaving.
     until: Option<u64>,
     delivered: Delivered,
-    /// Messages whose key has not come, and which one it is.
-    sealed: BTreeMap<u64, Option<KeyEpoch>>,
+    /// Messages whose key has not come.
+    sealed: BTreeMap<u64, Sealed>,
     /// Whether the room key was replaced in it.
     turned: bool,
     /// Messages under the key that was the current one at joining, where it was replaced before it came.
@@ -49,10 +61,10 @@ impl Stay {
         self.delivered.take(seq);
     }
 
-    /// What came cannot be read yet.
-    pub(crate) fn sealed(&mut self, seq: u64, key: Option<KeyEpoch>) {
+    /// What came now cannot be read yet.
+    pub(crate) fn sealed(&mut self, seq: u64, key: Option<KeyEpoch>, now: u64) {
         if self.sealed.len() < MOST_SEALED {
-            self.sealed.insert(seq, key);
+            self.sealed.insert(seq, Sealed { key, since: now });
         } else {
             self.unreadable += 1;
         }
@@ -64,16 +76,20 @@ impl Stay {
         self.missed.remove(&seq);
     }
 
-    /// Another room key is the current one.
+    /// Another room key is the current one from now on.
     ///
     /// Who joins without a key is owed the current one, whichever that is by then (rule 7 of the room key epochs in
-    /// PROTOCOL.md): a key that was replaced before a holder answered comes no more. This is so of the first alone, as
+    /// PROTOCOL.md): a key that was replaced before a holder could answer comes no more. This is so of the first alone, as
     /// each later one is there before its first message (rule 6).
-    pub(crate) fn turned(&mut self, current: KeyEpoch) {
-        if !std::mem::replace(&mut self.turned, true) {
-            let replaced = self.sealed.extract_if(.., |_, key| key.is_some_and(|key| key < current));
-            self.missed.extend(replaced.map(|(seq, _)| seq));
+    pub(crate) fn turned(&mut self, current: KeyEpoch, now: u64) {
+        if std::mem::replace(&mut self.turned, true) {
+            return;
         }
+        let overtaken = |sealed: &Sealed| {
+            sealed.key.is_some_and(|key| key < current) && now.saturating_sub(sealed.since) < ANSWERED_WITHIN
+        };
+        let overtaken = self.sealed.extract_if(.., |_, sealed| overtaken(sealed));
+        self.missed.extend(overtaken.map(|(seq, _)| seq));
     }
 
     /// Ends with the member's own leaving, or where they were when they heard that they had been put out.
@@ -134,8 +150,8 @@ mod tests {
     fn what_stays_sealed_is_undecryptable_and_what_is_left_out_is_lost() {
         let mut stay = Stay::begin(0, 1);
         [2, 4].into_iter().for_each(|seq| stay.take(seq));
-        stay.sealed(2, Some(KeyEpoch(1)));
-        stay.sealed(4, Some(KeyEpoch(1)));
+        stay.sealed(2, Some(KeyEpoch(1)), 0);
+        stay.sealed(4, Some(KeyEpoch(1)), 0);
         assert!(!stay.is_complete(4));
         stay.unsealed(2);
         assert_eq!(stay.faults(5), Faults { lost: 2, undecryptable: 1, ..Faults::default() });
@@ -144,15 +160,21 @@ mod tests {
     #[test]
     fn a_newcomer_misses_the_key_that_was_replaced_before_it_came_and_no_later_one() {
         let mut stay = Stay::begin(0, 1);
-        [2, 3].into_iter().for_each(|seq| stay.sealed(seq, Some(KeyEpoch(5))));
-        stay.turned(KeyEpoch(6));
+        [2, 3].into_iter().for_each(|seq| stay.sealed(seq, Some(KeyEpoch(5)), 10));
+        stay.turned(KeyEpoch(6), 20);
         assert!(stay.is_readable());
         assert_eq!(stay.missed(), 2);
         stay.unsealed(3);
         assert_eq!(stay.missed(), 1, "it was given all the same");
-        stay.sealed(5, Some(KeyEpoch(6)));
+        stay.sealed(5, Some(KeyEpoch(6)), 30);
         assert!(!stay.is_readable());
-        stay.turned(KeyEpoch(7));
+        stay.turned(KeyEpoch(7), 40);
         assert_eq!(stay.faults(1).undecryptable, 1, "the key of 6 was due before 5");
+
+        let mut stay = Stay::begin(0, 1);
+        stay.sealed(2, Some(KeyEpoch(5)), 10);
+        stay.sealed(3, Some(KeyEpoch(5)), 20);
+        stay.turned(KeyEpoch(6), 10 + ANSWERED_WITHIN);
+        assert_eq!((stay.missed(), stay.faults(1).undecryptable), (1, 1), "nobody gave it for all that time");
     }
 }

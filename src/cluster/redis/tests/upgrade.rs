@@ -73,7 +73,7 @@ impl Released {
         let nudge = NodeMessage::Nudge(SESSION, Nudge::Tasks);
         let messages = [
             publication().encode(wire),
-            UserSignal::Joined(SESSION).encode(wire, USER),
+            UserSignal::Joined(SESSION, 7).encode(wire, USER),
             NodeMessage::bundle(wire, PEER, &[nudge.encode(wire), nudge.encode(wire)]),
         ];
         for (channel, message) in CHANNELS.into_iter().zip(messages) {
@@ -86,7 +86,7 @@ impl Released {
         let nudge = NodeMessage::Nudge(SESSION, Nudge::Tasks);
         let expected = [
             Understood::Publication(publication()),
-            Understood::Signal(USER, UserSignal::Joined(SESSION)),
+            Understood::Signal(USER, UserSignal::Joined(SESSION, 7)),
             Understood::Told(PEER, vec![nudge.clone(), nudge]),
         ];
         for expected in expected {

@@ -59,9 +59,10 @@ pub(crate) fn knock(endpoints: &[Endpoint]) -> Result<()> {
             Some(Err(End::Unreachable(why))) => bail!("no server at {url}: {why}"),
             Some(Err(End::NotUpgraded(why))) => bail!("{url}: {why}"),
             Some(Err(End::Closed(_) | End::Broken)) => {
-                let hint =
-                    if endpoint.tls.is_none() { ": does the server speak TLS there? Then it is wss://" } else { "" };
-                bail!("{url}: the server ended the connection instead of opening a WebSocket{hint}")
+                let hint = if endpoint.tls.is_none() { " Then it is wss://" } else { "" };
+                bail!(
+                    "{url}: the server ended the connection instead of opening a WebSocket: does the server speak TLS there?{hint}"
+                )
             }
             None => bail!("{url}: no answer within {} s", FIRST_ANSWER.as_secs()),
         }

@@ -210,7 +210,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(25);
-    const LONGEST: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_secs(1);
 
     pub(super) const fn new() -> Self {
         Self { next: Self::FIRST }
@@ -247,7 +247,7 @@ mod tests {
         let mut backoff = Backoff::new();
         let pauses: Vec<Duration> = (0..20).map(|_| backoff.pause()).collect();
         assert!(pauses[0] < Duration::from_millis(25));
-        assert!(pauses[19] >= Duration::from_secs(1) && pauses[19] <= Duration::from_secs(2));
+        assert!(pauses[19] >= Duration::from_millis(500) && pauses[19] <= Duration::from_secs(1));
     }
 
     #[test]

@@ -103,8 +103,7 @@ impl Audience {
 
     /// The session is known to stand at `version` (none: it has ended); whether something before that was missed.
     pub(super) fn has_missed(&mut self, version: Option<u64>) -> bool {
-        let known = self.delivered.max(self.baseline);
-        let missed = version.is_none_or(|version| known < Some(version));
+        let missed = version.is_none_or(|version| !self.stands_at(version));
         if missed {
             self.delivered = self.delivered.max(version);
         }
